@@ -1,0 +1,41 @@
+"""A WebSocket client for the tests, which speaks the frames of the contract."""
+
+import json
+from contextlib import contextmanager
+
+from websockets.sync.client import connect
+
+GREETING = {"type": "connection_established", "message": "You are now connected!"}
+
+
+class Client:
+    """One open socket: frames in and out as dicts."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def send(self, frame):
+        self.connection.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
+
+    def receive(self, timeout=10):
+        return json.loads(self.connection.recv(timeout))
+
+    def ping(self):
+        self.send({"type": "ping"})
+        assert self.receive() == {"type": "pong"}
+
+
+@contextmanager
+def open_client(server, *, path=None, origin=None, greeting=True, **options):
+    """
+    Open a socket to `server` and yield a Client, whose greeting has been read.
+
+    origin: as a page of the server's host unless given. options: of websockets' `connect()`.
+    """
+    url = server.socket_url if path is None else server.url.replace("http", "ws") + path
+    origin = origin or server.url.rstrip("/")
+    with connect(url, origin=origin, open_timeout=20, max_size=2**21, **options) as connection:
+        client = Client(connection)
+        if greeting:
+            assert client.receive() == GREETING
+        yield client

@@ -1,0 +1,163 @@
+"""Real server processes for baked projects, and the environment that they run in."""
+
+import functools
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WINDOWS = sys.platform == "win32"
+
+
+def require(condition, reason):
+    """Skip the test with `reason` unless `condition`; with REQUIRE_ALL=1, as in CI, fail it."""
+    if not condition:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition, what, timeout=20):
+    """Return the first true result of `condition()`, asked again and again for `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"in vain for {timeout} s: {what}"
+        time.sleep(0.02)
+    return result
+
+
+def clean_environ(**variables):
+    """Return the variables for a child process, without those of ours that a baked project reads."""
+    ours = ("DJANGO_", "DATABASE_URL", "REDIS_URL", "PYTEST_", "VIRTUAL_ENV")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return environ | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | variables
+
+
+@functools.cache
+def project_python(pyproject):
+    """
+    Return the Python of an environment with the dependencies of `pyproject`, the text of a baked pyproject.toml.
+
+    The tests share one environment for each set of dependencies, also from run to run: `make clean` removes them.
+    """
+    version = "{}.{}".format(*sys.version_info)
+    dependencies = "".join(line for line in pyproject.splitlines() if line.startswith("  "))
+    key = hashlib.sha256(dependencies.encode()).hexdigest()[:8]
+    directory = REPOSITORY / "build" / f"environment-{version}-{key}"
+    python = directory / ("Scripts/python.exe" if WINDOWS else "bin/python")
+    directory.parent.mkdir(exist_ok=True)
+    with FileLock(f"{directory}.lock"):
+        if not (directory / "complete").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            source = directory.parent / f"{directory.name}.pyproject" / "pyproject.toml"
+            source.parent.mkdir(exist_ok=True)
+            source.write_text(pyproject, encoding="utf-8")
+            uv = [sys.executable, "-m", "uv", "--quiet"]
+            subprocess.run([*uv, "venv", "--python", sys.executable, directory], check=True)
+            install = ["pip", "install", "--python", python, "-r", source, "--group", f"{source}:dev"]
+            subprocess.run([*uv, *install, "--extra", "postgres"], check=True)
+            (directory / "complete").touch()
+    return python
+
+
+def python_of(project):
+    return project_python((project / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def run(project, *command, env=None, check=True):
+    """Run `python *command` in the project, and return the CompletedProcess, whose stdout has stderr in it."""
+    result = subprocess.run(
+        [python_of(project), *command],
+        cwd=project,
+        env=clean_environ(**(env or {})),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert not check or result.returncode == 0, result.stdout
+    return result
+
+
+class Server:
+    """
+    A server process of a baked project, as a context manager.
+
+    kind: "runserver", "daphne", "uvicorn" (their command lines) or "production" (`python -m <project>`).
+    env: variables of the contract. After `stop()`, `start()` brings it back on the same port.
+    """
+
+    def __init__(self, project, kind="runserver", env=None, arguments=()):
+        self.project = project
+        self.kind = kind
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.socket_url = f"ws://127.0.0.1:{self.port}/ws/socket-server/"
+        self.env = clean_environ(**(env or {}))
+        application = f"{slug_of(project)}.asgi:application"
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        self.command = {
+            "runserver": ["manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"],
+            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), application],
+            "uvicorn": ["-m", "uvicorn", application, "--lifespan", "off", *address],
+            "production": ["-m", slug_of(project), *address],
+        }[kind] + list(arguments)
+        self.process = None
+        self._log = project.parent / f"{kind}-{self.port}.log"
+
+    @property
+    def log(self):
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def start(self):
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [python_of(self.project), *self.command],
+                cwd=self.project,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._is_up, f"{self.command} listens")
+
+    def _is_up(self):
+        assert self.process.poll() is None, f"{self.command} ended: {self.log}"
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self):
+        """End the process; a server that does not end by itself in 10 s is killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+
+def slug_of(project):
+    """Return the name of the package of settings."""
+    return next(project.glob("*/settings.py")).parent.name

@@ -1,0 +1,143 @@
+"""What is baked: its files, their style, and the project's own checks and tests, for every combination of options."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from combinations import COMBINATIONS
+from servers import run
+
+FILES = [
+    ".editorconfig",
+    ".env",
+    ".env.example",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "README.md",
+    "chat/__init__.py",
+    "chat/apps.py",
+    "chat/consumers.py",
+    "chat/routing.py",
+    "chat/static/chat/chat.css",
+    "chat/static/chat/chat.js",
+    "chat/templates/chat/index.html",
+    "chat/tests/test_consumers.py",
+    "chat/tests/test_page.py",
+    "chat/urls.py",
+    "chat/views.py",
+    "conftest.py",
+    "manage.py",
+    "my_realtime_site/__init__.py",
+    "my_realtime_site/__main__.py",
+    "my_realtime_site/asgi.py",
+    "my_realtime_site/settings.py",
+    "my_realtime_site/settings_test.py",
+    "my_realtime_site/urls.py",
+    "pyproject.toml",
+    "realtime/__init__.py",
+    "realtime/apps.py",
+    "realtime/checks.py",
+    "realtime/clients.py",
+    "realtime/consumers.py",
+    "realtime/frames.py",
+    "realtime/health.py",
+    "realtime/management/__init__.py",
+    "realtime/management/commands/__init__.py",
+    "realtime/management/commands/runserver.py",
+    "realtime/origin.py",
+    "realtime/routing.py",
+    "realtime/static/realtime/socket.js",
+    "realtime/storage.py",
+    "realtime/tests/test_asgi.py",
+    "realtime/tests/test_consumers.py",
+]
+GITHUB_ACTIONS_FILES = [
+    ".github/dependabot.yml",
+    ".github/workflows/ci.yml",
+]
+
+
+@pytest.fixture(params=COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
+def baked(request, bake, tmp_path):
+    """A copy of the project, which a test may change."""
+    return shutil.copytree(bake(**request.param), tmp_path / "project")
+
+
+def files_of(project):
+    return sorted(path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
+def test_exactly_these_files(cookies, answers):
+    project = cookies.bake(extra_context=answers).project_path
+
+    expected = FILES + (GITHUB_ACTIONS_FILES if answers["github_actions"] == "yes" else [])
+    assert files_of(project) == sorted(expected)
+    assert not [path for path in project.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
+def test_a_minimal_project_is_small():
+    assert len(FILES + GITHUB_ACTIONS_FILES) <= 45
+
+
+def test_no_leftover_of_the_template(baked):
+    for path in baked.rglob("*"):
+        assert "{" not in path.name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert "cookiecutter" not in text, path
+            if path.suffix != ".html":
+                assert not re.search(r"\{\{|\{%|%\}", text), path
+            assert text.endswith("\n") or not text, path
+            assert "\n\n\n\n" not in text, path
+
+
+def test_same_answers_same_bytes(cookies):
+    first, second = (cookies.bake().project_path for _ in range(2))
+
+    assert [(name, (first / name).read_bytes()) for name in files_of(first)] == [
+        (name, (second / name).read_bytes()) for name in files_of(second)
+    ]
+
+
+def test_style(baked):
+    for command in (["ruff", "check"], ["ruff", "format", "--check"], ["djlint", "--check", "--lint", "."]):
+        result = subprocess.run([sys.executable, "-m", *command], cwd=baked, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_checks_and_migrations(baked):
+    assert "no issues" in run(baked, "-W", "error", "manage.py", "check").stdout
+    assert "No changes" in run(baked, "manage.py", "makemigrations", "--check", "--dry-run").stdout
+
+
+def test_own_tests_in_a_fresh_clone(baked):
+    """They need no .env, and no variable of the shell disturbs them."""
+    (baked / ".env").unlink()
+
+    result = run(baked, "-m", "pytest", env={"REDIS_URL": "redis://127.0.0.1:1/0", "DJANGO_ALLOWED_HOSTS": "x"})
+
+    assert re.search(r"\d+ passed in", result.stdout), result.stdout
+
+
+def test_the_consumer_is_short(bake):
+    lines = (bake() / "chat" / "consumers.py").read_text(encoding="utf-8").splitlines()
+
+    assert len(lines) <= 40
+
+
+def test_the_plumbing_is_small(bake):
+    """As DESIGN says, it is read in ten minutes: 500 lines of Python and 150 of JavaScript, comments aside."""
+    realtime = bake() / "realtime"
+    python = [path for path in realtime.rglob("*.py") if "tests" not in path.parts]
+
+    assert sum(map(count_code, python)) <= 500
+    assert count_code(realtime / "static" / "realtime" / "socket.js") <= 150
+
+
+def count_code(path):
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r'""".*?"""|/\*.*?\*/', "", text, flags=re.DOTALL)
+    return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith(("#", "//")))

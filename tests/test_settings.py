@@ -1,0 +1,150 @@
+"""The variables of the contract: what they do, and what is said of those that are missing or wrong."""
+
+import json
+import shutil
+
+import httpx
+import pytest
+from servers import Server, run
+
+PRODUCTION = {
+    "DJANGO_SECRET_KEY": "a long random key of production 0123456789 0123456789",
+    "DJANGO_ALLOWED_HOSTS": "example.com, www.example.com",
+    "DATABASE_URL": "postgres://user:p%40ss@db.example.com:5433/name",
+    "REDIS_URL": "redis://redis.example.com:6379/1",
+}
+
+
+@pytest.fixture
+def fresh_clone(project, tmp_path):
+    """The project without its .env."""
+    return shutil.copytree(project, tmp_path / "clone", ignore=shutil.ignore_patterns(".env"))
+
+
+def setting(project, expression, **variables):
+    """Return `expression` of the project's settings, as JSON has it."""
+    code = f"import json; from django.conf import settings; print(json.dumps({expression}, default=str))"
+    return json.loads(run(project, "manage.py", "shell", "--no-imports", "-c", code, env=variables).stdout)
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "runserver"])
+def test_a_fresh_clone_says_what_to_do(fresh_clone, command):
+    result = run(fresh_clone, "manage.py", command, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1, result.stdout
+    assert "copy .env.example to .env" in result.stdout
+
+
+def test_the_key_of_the_example_is_refused_in_production(project):
+    result = run(project, "manage.py", "check", env={"DJANGO_DEBUG": "false"}, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1, result.stdout
+    assert "public one of .env.example" in result.stdout
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgres://host:port/name", "oracle"])
+def test_a_wrong_database_url(project, url):
+    result = run(project, "manage.py", "check", env={"DATABASE_URL": url}, check=False)
+
+    assert result.returncode == 1
+    assert "DATABASE_URL is not understood" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize("command", [["manage.py", "check"], ["-m", "daphne", "{}.asgi:application"], ["-m", "{}"]])
+def test_every_server_says_what_is_missing(fresh_clone, command):
+    slug = next(fresh_clone.glob("*/settings.py")).parent.name
+
+    result = run(fresh_clone, *[word.format(slug) for word in command], check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].startswith("DJANGO_SECRET_KEY is not set.")
+    assert "Traceback" not in result.stdout
+
+
+def test_deploy_check_is_free_of_warnings(fresh_clone):
+    run(fresh_clone, "-W", "error", "manage.py", "check", "--deploy", "--fail-level", "WARNING", env=PRODUCTION)
+
+
+def test_deploy_check_explains_the_in_memory_layer(fresh_clone):
+    """Row 23."""
+    variables = PRODUCTION | {"REDIS_URL": ""}
+
+    result = run(fresh_clone, "manage.py", "check", "--deploy", "--fail-level", "WARNING", env=variables, check=False)
+
+    assert result.returncode == 1
+    assert "realtime.W001" in result.stdout
+    assert "Set REDIS_URL" in result.stdout
+
+
+def test_production_variables(fresh_clone):
+    assert setting(fresh_clone, "settings.ALLOWED_HOSTS", **PRODUCTION) == ["example.com", "www.example.com"]
+    assert setting(fresh_clone, "settings.SECURE_SSL_REDIRECT", **PRODUCTION) is True
+    assert setting(fresh_clone, "'daphne' in settings.INSTALLED_APPS", **PRODUCTION) is False
+    database = setting(fresh_clone, "settings.DATABASES['default']", **PRODUCTION)
+    assert database["ENGINE"] == "django.db.backends.postgresql"
+    assert (database["HOST"], database["PORT"], database["PASSWORD"]) == ("db.example.com", 5433, "p@ss")
+    layer = setting(fresh_clone, "settings.CHANNEL_LAYERS['default']", **PRODUCTION)
+    assert layer["BACKEND"] == "channels_redis.core.RedisChannelLayer"
+    assert layer["CONFIG"]["hosts"] == [{"address": PRODUCTION["REDIS_URL"], "socket_timeout": None}]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expression", "expected"),
+    [
+        ("DJANGO_SECRET_KEY", "$key beginning with a dollar", "settings.SECRET_KEY", "$key beginning with a dollar"),
+        ("DJANGO_SECRET_KEY_FALLBACKS", "one,two", "settings.SECRET_KEY_FALLBACKS", ["one", "two"]),
+        ("DJANGO_CSRF_TRUSTED_ORIGINS", "https://a.b", "settings.CSRF_TRUSTED_ORIGINS", ["https://a.b"]),
+        ("DJANGO_HTTPS", "false", "settings.SESSION_COOKIE_SECURE", False),
+        ("DJANGO_TRUST_PROXY", "true", "settings.SECURE_PROXY_SSL_HEADER", ["HTTP_X_FORWARDED_PROTO", "https"]),
+        ("DJANGO_TRUST_PROXY", "false", "settings.SECURE_PROXY_SSL_HEADER", None),
+        ("DATABASE_URL", "sqlite:///other.db", "settings.DATABASES['default']['NAME'].name", "other.db"),
+        ("DATABASE_URL", "", "settings.DATABASES['default']['NAME'].name", "db.sqlite3"),
+        ("DATABASE_URL", "sqlite://:memory:", "settings.DATABASES['default']['NAME']", ":memory:"),
+    ],
+)
+def test_variables(fresh_clone, variable, value, expression, expected):
+    assert setting(fresh_clone, expression, **PRODUCTION | {variable: value}) == expected
+
+
+def test_a_forgotten_env_changes_nothing_in_production(project):
+    assert setting(project, "settings.DEBUG") is True
+    assert setting(project, "settings.DEBUG", **PRODUCTION) is False
+
+
+def test_the_database_lies_beside_manage_py(project, tmp_path):
+    name = setting(project, "settings.DATABASES['default']['NAME']")
+
+    assert name == str(project / "db.sqlite3")
+
+
+def test_runserver_refuses_with_debug_off(fresh_clone):
+    """Row 27."""
+    result = run(fresh_clone, "manage.py", "runserver", "0.0.0.0:0", "--noreload", env=PRODUCTION, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1, result.stdout
+    assert "In production: python -m my_realtime_site" in result.stdout
+
+
+def test_production_does_not_load_twisted(fresh_clone):
+    """Row 27: it costs each worker 27 MB."""
+    code = "import sys, my_realtime_site.asgi; print('twisted' in sys.modules)"
+
+    assert run(fresh_clone, "-c", code, env=PRODUCTION).stdout == "False\n"
+
+
+def test_https(project):
+    variables = PRODUCTION | {"DATABASE_URL": "", "REDIS_URL": "", "DJANGO_TRUST_PROXY": "true"}
+    run(project, "manage.py", "collectstatic", "--no-input", env=variables)
+    with Server(project, "production", env=variables) as server, httpx.Client(base_url=server.url) as browser:
+        plain = browser.get("/", headers={"Host": "example.com"})
+        behind_tls = browser.get("/", headers={"Host": "example.com", "X-Forwarded-Proto": "https"})
+        health = browser.get("/healthz", headers={"Host": "example.com"})
+
+    assert (plain.status_code, plain.headers["Location"]) == (301, "https://example.com/")
+    assert behind_tls.status_code == 200
+    assert "max-age" in behind_tls.headers["Strict-Transport-Security"]
+    assert health.status_code == 200

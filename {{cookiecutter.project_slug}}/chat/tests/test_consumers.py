@@ -1,0 +1,43 @@
+import pytest
+
+from chat.consumers import MAX_TEXT_LENGTH
+
+PATH = "/ws/socket-server/"
+
+
+async def test_greets(open_socket):
+    socket = await open_socket(PATH)
+
+    greeting = await socket.receive_json_from()
+
+    assert greeting == {"type": "connection_established", "message": "You are now connected!"}
+
+
+async def test_a_message_reaches_everybody(open_socket):
+    first, second = await open_socket(PATH), await open_socket(PATH)
+    for socket in (first, second):
+        await socket.receive_type("connection_established")
+
+    await first.send_json_to({"type": "message", "text": "Hello, 世界!", "id": "1"})
+
+    for socket in (first, second):
+        assert await socket.receive_json_from() == {"type": "message", "text": "Hello, 世界!", "id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (None, "no_text"),
+        ("", "text_empty"),
+        ("x" * (MAX_TEXT_LENGTH + 1), "text_too_long"),
+        ("\0", "text_has_nul"),
+    ],
+)
+async def test_bad_texts_are_refused(open_socket, text, code):
+    socket = await open_socket(PATH)
+    await socket.receive_type("connection_established")
+
+    await socket.send_json_to({"type": "message", "text": text, "id": "7"})
+
+    error = await socket.receive_type("error")
+    assert (error["code"], error["id"]) == (code, "7")

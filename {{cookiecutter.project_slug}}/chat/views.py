@@ -1,0 +1,16 @@
+from django.conf import settings
+from django.shortcuts import render
+from django.urls import reverse
+
+from .consumers import MAX_TEXT_LENGTH
+from .routing import websocket_urlpatterns
+
+
+def index(request):
+    """The page of step 4. It learns the socket's path here, so that chat/routing.py stays the only place for it."""
+    context = {
+        "site_name": settings.SITE_NAME,
+        "socket_path": reverse("socket", urlconf=tuple(websocket_urlpatterns)),
+        "max_text_length": MAX_TEXT_LENGTH,
+    }
+    return render(request, "chat/index.html", context)

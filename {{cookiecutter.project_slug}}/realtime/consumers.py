@@ -1,0 +1,189 @@
+"""The base consumer: what every socket of this project needs, so that a consumer holds only its own subject."""
+
+import asyncio
+import json
+import logging
+import time
+
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.core.serializers.json import DjangoJSONEncoder
+
+from .clients import client_address
+from .frames import FrameError, decode_frame
+
+logger = logging.getLogger(__name__)
+
+
+class RealtimeConsumer(AsyncJsonWebsocketConsumer):
+    """
+    A consumer of JSON frames. Override `connect()`, `receive_json()` and `disconnect()`, as in Channels.
+
+    Beyond Channels' AsyncJsonWebsocketConsumer:
+
+    - `join()`, `leave()` and `broadcast()` talk to groups; whatever way a socket ends, it leaves them.
+    - A frame that is no JSON object with a string "type" is answered with an `error` frame, and so is a FrameError
+      that `receive_json()` raises. The socket stays open.
+    - `{"type": "ping"}` is answered with `{"type": "pong"}`.
+    - `close(4401)` reaches the browser also before `accept()`.
+    - `start_task()` runs what takes long, so that the socket stays responsive meanwhile.
+    - Opening and closing are logged, with address, code and seconds.
+
+    `disconnect()` runs after a refused connection, too: set attributes before anything can fail.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._accepted = False
+        self._closed = False
+        self._close_code = None
+        self._joined = set()
+        self._tasks = set()
+
+    async def __call__(self, scope, receive, send):
+        started = time.monotonic()
+        self._address = client_address(scope)
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception:
+            # The server writes the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
+            self._close_code = 1011
+            raise
+        finally:
+            self._closed = True
+            # Not left to disconnect(), which does not run after an error or when the server is stopped.
+            await self._clean_up()
+            if self._accepted:
+                logger.info(
+                    "WebSocket %s of %s closed with %s after %.1f s",
+                    scope["path"],
+                    self._address,
+                    self._close_code,
+                    time.monotonic() - started,
+                )
+
+    # Groups
+
+    async def join(self, group):
+        """
+        Add this socket to `group`: from the return on it receives what is broadcast there.
+
+        group: str, fewer than 100 ASCII letters, digits, hyphens, underscores and periods; TypeError if not.
+        """
+        await self.channel_layer.group_add(group, self.channel_name)
+        self._joined.add(group)
+
+    async def leave(self, group):
+        """Take this socket out of `group`, a str; nothing happens if it is not in there."""
+        self._joined.discard(group)
+        await self.channel_layer.group_discard(group, self.channel_name)
+
+    async def broadcast(self, group, frame):
+        """
+        Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
+
+        group: str. frame: dict with a "type", of what JSON and DjangoJSONEncoder know; TypeError or ValueError if not.
+        A sender that has joined receives its own frame too. A socket with 100 frames waiting misses this one.
+        """
+        text = await self.encode_json(frame)
+        await self.channel_layer.group_send(group, {"type": "realtime.broadcast", "text": text})
+
+    async def realtime_broadcast(self, event):
+        """Handle what `broadcast()` sent to a group of this socket. Not called by hand."""
+        await self.send(text_data=event["text"])
+
+    # Tasks
+
+    def start_task(self, coroutine):
+        """
+        Run `coroutine` beside the socket, and return its asyncio.Task. It is cancelled when the socket closes.
+
+        Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
+        https://github.com/django/channels/issues/1119
+        """
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task):
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            logger.error("A task of WebSocket %s failed", self.scope["path"], exc_info=task.exception())
+
+    # The socket
+
+    async def accept(self, subprotocol=None, headers=None):
+        self._accepted = True
+        await super().accept(subprotocol, headers)
+        logger.info("WebSocket %s of %s opened", self.scope["path"], self._address)
+
+    async def close(self, code=None, reason=None):
+        """
+        Close the socket. Without `code` before `accept()`: refuse it with HTTP 403.
+
+        code: int, 1000 or 4000 to 4999 (RFC 6455, section 7.4.2); ValueError if not, since daphne sends no other.
+        """
+        if code not in (None, True, 1000) and not 4000 <= code <= 4999:
+            raise ValueError(f"An application closes with 1000 or 4000 to 4999, not with {code}.")
+        if code is not None and not self._accepted:
+            # A refused handshake carries no code: browsers would see 1006. https://github.com/django/daphne/issues/486
+            await self.accept()
+        self._closed = True
+        self._close_code = code
+        await super().close(code, reason)
+
+    async def send(self, text_data=None, bytes_data=None, close=False):
+        """Send a frame, unless the socket is closed: what a group still sends then is nobody's fault."""
+        if not self._closed:
+            await super().send(text_data, bytes_data, close)
+
+    async def receive(self, text_data=None, bytes_data=None, **kwargs):
+        if self._closed:
+            return
+        frame = {}
+        try:
+            if text_data is None:
+                raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
+            frame = decode_frame(text_data)
+            if frame["type"] == "ping":
+                await self.send_json({"type": "pong"})
+            else:
+                await self.receive_json(frame, **kwargs)
+        except FrameError as error:
+            refusal = {"type": "error", "code": error.code, "message": error.message}
+            if frame.get("id") is not None:
+                refusal["id"] = frame["id"]
+            await self.send_json(refusal)
+
+    async def receive_json(self, content, **kwargs):
+        """
+        Handle a frame: a dict with a string "type".
+
+        Raise FrameError to refuse it. Call this method, `super().receive_json(content)`, for an unknown type.
+        """
+        raise FrameError("unknown_type", f'Frames of type "{content["type"][:50]}" are not understood.')
+
+    async def websocket_disconnect(self, message):
+        self._closed = True
+        if self._close_code is None:
+            self._close_code = message["code"]
+        await self._clean_up()
+        await super().websocket_disconnect(message)
+
+    @classmethod
+    async def encode_json(cls, content):
+        """Return `content` as JSON. NaN and Infinity are a ValueError, because no browser could read them."""
+        return json.dumps(content, cls=DjangoJSONEncoder, allow_nan=False)
+
+    async def _clean_up(self):
+        """End the tasks and leave the groups. Calling it twice is fine."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for group in list(self._joined):
+            try:
+                await self.leave(group)
+            except Exception:
+                # The membership expires by itself (group_expiry); the other groups have to be left all the same.
+                logger.warning("WebSocket %s could not leave group %s", self.scope["path"], group, exc_info=True)

@@ -1,0 +1,103 @@
+"""
+Frames: the JSON objects with a string "type" that cross a socket.
+
+What a client sends is checked here, before a consumer sees it. A frame that breaks a rule is answered with an
+`error` frame, and the socket stays open.
+"""
+
+import json
+
+MAX_DEPTH = 32
+MAX_ID_LENGTH = 100
+
+
+class FrameError(Exception):
+    """
+    Raise it in `receive_json()` to refuse a frame: the client gets `{"type": "error", "code": …, "message": …}`.
+
+    code: str, for programs, such as "text_too_long".
+    message: str, for people: what was wrong and what is allowed.
+    """
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def decode_frame(text):
+    """
+    Return the frame in `text`, a dict with a string "type".
+
+    Raises FrameError for what is not a frame: not JSON (RFC 8259, so NaN is none), not an object, nested more than
+    32 deep, holding a lone surrogate, or with an "id" that is not a string of 1 to 100 characters.
+    """
+    try:
+        frame = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        raise FrameError("not_json", f"The frame is not JSON: {error}.") from None
+    if not isinstance(frame, dict):
+        raise FrameError("not_an_object", "The frame is not a JSON object.")
+    if text.count("[") + text.count("{") > MAX_DEPTH < _depth(frame):
+        raise _too_deep()
+    if "\\u" in text and not _is_encodable(frame):
+        raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.")
+    if not isinstance(frame.get("type"), str):
+        raise FrameError("no_type", 'The frame has no "type", or it is not a string.')
+    if frame.get("id") is not None and not _is_id(frame["id"]):
+        raise FrameError("bad_id", f'"id" must be a string of 1 to {MAX_ID_LENGTH} characters.')
+    return frame
+
+
+def get_text(frame, key, max_length):
+    """
+    Return the string `frame[key]`, of 1 to `max_length` characters (code points, as `len()` counts them).
+
+    Raises FrameError when it is missing, no string, empty, too long, or holds NUL, which PostgreSQL cannot store.
+    """
+    text = frame.get(key)
+    if not isinstance(text, str):
+        raise FrameError("no_text", f'"{key}" is missing, or it is not a string.')
+    if not text:
+        raise FrameError("text_empty", f'"{key}" is empty.')
+    if len(text) > max_length:
+        raise FrameError("text_too_long", f'"{key}" has {len(text)} characters; {max_length} are allowed.')
+    if "\0" in text:
+        raise FrameError("text_has_nul", f'"{key}" holds a NUL character, which is not allowed.')
+    return text
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _too_deep():
+    return FrameError("too_deep", f"The frame is nested more than {MAX_DEPTH} deep.")
+
+
+def _depth(value):
+    """Return how deep lists and dicts are nested in `value`, without recursion."""
+    depth = 0
+    level = [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+        ]
+        depth += 1
+    return depth
+
+
+def _is_encodable(value):
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_id(value):
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH

@@ -1,0 +1,29 @@
+"""The production server, uvicorn, with all of its settings: `python -m {{ cookiecutter.project_slug }}`."""
+
+import argparse
+import os
+
+import uvicorn
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Serve the project with uvicorn.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", default=8000, type=int, help="port to listen on (default: %(default)s)")
+    options = parser.parse_args()
+    uvicorn.run(
+        "{{ cookiecutter.project_slug }}.asgi:application",
+        host=options.host,
+        port=options.port,
+        workers=int(os.environ.get("WEB_CONCURRENCY", "1")),
+        # DJANGO_TRUST_PROXY decides whom to believe; uvicorn alone would believe any local process.
+        proxy_headers=False,
+        # Django has no lifespan events.
+        lifespan="off",
+        # As much as daphne takes (bytes); a larger frame closes the socket with 1009.
+        ws_max_size=2**20,
+    )
+
+
+if __name__ == "__main__":
+    main()

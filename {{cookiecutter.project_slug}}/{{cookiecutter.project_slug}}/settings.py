@@ -1,0 +1,234 @@
+"""
+Django settings for {{ cookiecutter.project_slug }}.
+
+What differs from machine to machine is an environment variable, explained in .env.example.
+No variable set means production's rules.
+https://docs.djangoproject.com/en/stable/ref/settings/
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import environ
+from csp.constants import NONE, SELF
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+SITE_NAME = {{ cookiecutter.__project_name_literal }}
+
+
+# Environment
+
+env = environ.Env()
+
+# Where the secret key comes from the environment, as in production, a forgotten .env changes nothing.
+if "DJANGO_SECRET_KEY" not in os.environ:
+    env.read_env(BASE_DIR / ".env")
+
+
+def env_list(name):
+    """Return the comma separated values of the variable, without spaces around them."""
+    return [value.strip() for value in env.list(name, default=[]) if value.strip()]
+
+
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+
+# Not env.str(): django-environ takes a leading "$" for the name of another variable.
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "")
+SECRET_KEY_FALLBACKS = env_list("DJANGO_SECRET_KEY_FALLBACKS")
+
+if not SECRET_KEY:
+    sys.exit(
+        "DJANGO_SECRET_KEY is not set. To develop: copy .env.example to .env."
+        " In production: set the variables that .env.example lists."
+    )
+if not DEBUG and SECRET_KEY.startswith("django-insecure-"):
+    sys.exit(
+        "DJANGO_SECRET_KEY is the public one of .env.example, and DJANGO_DEBUG is off."
+        " In production: set a long random key. To develop: DJANGO_DEBUG=true."
+    )
+
+ALLOWED_HOSTS = env_list("DJANGO_ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env_list("DJANGO_CSRF_TRUSTED_ORIGINS")
+
+
+# Applications
+
+INSTALLED_APPS = [
+    # Before staticfiles, so that its runserver refuses where daphne's is missing.
+    "realtime",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "csp",
+    "chat",
+]
+if DEBUG:
+    # runserver's ASGI server comes first, or runserver stays WSGI and every WebSocket is a 404.
+    # Production runs uvicorn, whose workers need not load Twisted.
+    INSTALLED_APPS.insert(0, "daphne")
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
+
+# Step 1 of 4: the server enters the project here, for HTTP and for WebSockets.
+ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+# Database
+# https://docs.djangoproject.com/en/stable/ref/settings/#databases
+
+try:
+    database = env.db_url_config(os.environ.get("DATABASE_URL") or "sqlite:///db.sqlite3")
+except ValueError:
+    database = {}
+if not database.get("ENGINE"):
+    sys.exit(
+        "DATABASE_URL is not understood. Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
+    )
+if database["ENGINE"] == "django.db.backends.sqlite3" and database["NAME"] != ":memory:":
+    # The file lies beside manage.py, wherever a command is started.
+    database["NAME"] = BASE_DIR / database["NAME"]
+
+DATABASES = {"default": database}
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+# Channel layer: how sockets in different processes reach each other
+# https://channels.readthedocs.io/en/stable/topics/channel_layers.html
+
+if REDIS_URL := os.environ.get("REDIS_URL", ""):
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {
+                # redis-py 8 gives up a read after 5 s, and an idle socket would close with 1011.
+                # https://github.com/django/channels_redis/issues/422
+                "hosts": [{"address": REDIS_URL, "socket_timeout": None}],
+                "prefix": "{{ cookiecutter.project_slug }}",
+            },
+        },
+    }
+else:
+    # Reaches the sockets of one process only.
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+# Passwords
+# https://docs.djangoproject.com/en/stable/ref/settings/#auth-password-validators
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+
+# Internationalization
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+
+
+# Static files
+# https://docs.djangoproject.com/en/stable/howto/static-files/
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "realtime.storage.HashedStaticFilesStorage",
+    },
+}
+
+
+# Security
+# https://docs.djangoproject.com/en/stable/topics/security/
+
+HTTPS = env.bool("DJANGO_HTTPS", default=not DEBUG)
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if HTTPS else 0
+# Subdomains and browsers' preload lists are decisions about a whole domain, not about this site.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# Believe what the proxy in front says of its clients. Without a proxy, anybody could say it.
+TRUST_PROXY = env.bool("DJANGO_TRUST_PROXY", default=False)
+if TRUST_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# connect-src "self" is what lets the page open a WebSocket to its own host.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "connect-src": [SELF],
+        "font-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    },
+}
+
+
+# Logging
+# https://docs.djangoproject.com/en/stable/topics/logging/
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+    },
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        # Sockets: opened, closed with code and seconds, refused.
+        "realtime": {"level": "INFO"},
+    },
+}

@@ -1,0 +1,31 @@
+"""
+Settings of the tests: the same on every machine, whatever its .env or its shell says.
+
+Only DATABASE_URL is taken over, so that the tests can run on PostgreSQL too.
+"""
+
+import os
+
+os.environ["DJANGO_SECRET_KEY"] = "for tests only"
+os.environ["DJANGO_DEBUG"] = "false"
+os.environ["DJANGO_HTTPS"] = "false"
+os.environ["DJANGO_ALLOWED_HOSTS"] = "testserver"
+for name in ("DJANGO_SECRET_KEY_FALLBACKS", "DJANGO_CSRF_TRUSTED_ORIGINS", "DJANGO_TRUST_PROXY", "REDIS_URL"):
+    os.environ.pop(name, None)
+
+from .settings import *  # noqa: E402, F403
+from .settings import BASE_DIR, database  # noqa: E402
+
+# A file: connections of several threads to one in-memory database lock each other out.
+if database["ENGINE"] == "django.db.backends.sqlite3":
+    database["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}
+
+# Without `collectstatic`, as in development.
+SERVESTATIC_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+# Slow hashes only slow tests down.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
