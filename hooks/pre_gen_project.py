@@ -25,9 +25,10 @@ def refuse(option, answer, allowed):
 
 def similar_slug(answer):
     """Return a slug that is allowed and resembles the answer."""
-    words = "_".join(re.findall("[a-z0-9]+", answer.lower()))
-    slug = words.lstrip("0123456789_")[:45].rstrip("_") or "my"
-    return f"{slug}_site" if slug == "my" or slug in reserved else slug
+    slug = "_".join(re.findall("[a-z0-9]+", answer.lower()))[:45].rstrip("_") or "my_site"
+    if slug[0].isdigit():
+        return f"site_{slug}"
+    return f"{slug}_site" if slug in reserved else slug
 
 
 def check_name(name):

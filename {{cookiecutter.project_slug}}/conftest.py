@@ -43,3 +43,15 @@ async def open_socket(transactional_db):
     for socket in sockets:
         with contextlib.suppress(asyncio.CancelledError):
             await socket.disconnect()
+
+
+@pytest.fixture
+def until():
+    """Return a coroutine function that waits for a condition: `await until(lambda: frames)`."""
+
+    async def until(condition):
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    return until

@@ -1,17 +1,25 @@
 """The base consumer: what every socket of this project needs, so that a consumer holds only its own subject."""
 
 import asyncio
-import json
 import logging
 import time
+from functools import partial
 
+from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.utils import await_many_dispatch
 from django.core.serializers.json import DjangoJSONEncoder
 
-from .clients import client_address
+from .database import DatabaseUse
+from .fanout import broadcast, get_fanout
 from .frames import FrameError, decode_frame
+from .outbox import Outbox
+from .sessions import client_address
 
 logger = logging.getLogger(__name__)
+
+_encoder = DjangoJSONEncoder(allow_nan=False)
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
@@ -31,6 +39,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     `disconnect()` runs after a refused connection, too: set attributes before anything can fail.
     """
 
+    # Characters that may wait for a slow reader before it is closed with 4000.
+    outbox_limit = 2**20
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._accepted = False
@@ -38,18 +49,31 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._close_code = None
         self._joined = set()
         self._tasks = set()
+        self._channel_used = False
 
     async def __call__(self, scope, receive, send):
         started = time.monotonic()
+        self.scope = scope
         self._address = client_address(scope)
+        self._database_use = DatabaseUse()
+        self._outbox = Outbox(send, self.outbox_limit)
+        self.base_send = self._write
+        self._fanout = get_fanout(self.channel_layer_alias)
+        self.channel_layer = self._fanout.layer
+        self._channel_name = await self.channel_layer.new_channel()
+        self.channel_receive = partial(self.channel_layer.receive, self._channel_name)
         try:
-            await super().__call__(scope, receive, send)
+            # Few consumers use a channel of their own, and receiving from it costs as much as the rest of the socket.
+            while not self._channel_used:
+                await self.dispatch(await receive())
+            await await_many_dispatch([receive, self.channel_receive], self.dispatch)
+        except StopConsumer:
+            pass
         except Exception:
             # The server writes the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
             self._close_code = 1011
             raise
         finally:
-            self._closed = True
             # Not left to disconnect(), which does not run after an error or when the server is stopped.
             await self._clean_up()
             if self._accepted:
@@ -61,6 +85,12 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                     time.monotonic() - started,
                 )
 
+    async def dispatch(self, message):
+        try:
+            await getattr(self, get_handler_name(message))(message)
+        finally:
+            await self._database_use.close_old_connections()
+
     # Groups
 
     async def join(self, group):
@@ -69,27 +99,45 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
         group: str, fewer than 100 ASCII letters, digits, hyphens, underscores and periods; TypeError if not.
         """
-        await self.channel_layer.group_add(group, self.channel_name)
         self._joined.add(group)
+        await self._fanout.join(group, self)
 
     async def leave(self, group):
         """Take this socket out of `group`, a str; nothing happens if it is not in there."""
         self._joined.discard(group)
-        await self.channel_layer.group_discard(group, self.channel_name)
+        await self._fanout.leave(group, self)
 
     async def broadcast(self, group, frame):
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
         group: str. frame: dict with a "type", of what JSON and DjangoJSONEncoder know; TypeError or ValueError if not.
-        A sender that has joined receives its own frame too. A socket with 100 frames waiting misses this one.
+        A sender that has joined receives its own frame too.
         """
-        text = await self.encode_json(frame)
-        await self.channel_layer.group_send(group, {"type": "realtime.broadcast", "text": text})
+        await broadcast(self.channel_layer, group, await self.encode_json(frame))
+
+    def deliver(self, message, size):
+        """Take a broadcast from the fan-out; not called by hand. A socket whose reader is too slow is closed."""
+        if self._closed or self._outbox.put(message, size):
+            return
+        logger.warning("WebSocket %s of %s reads too slowly", self.scope["path"], self._address)
+        self._outbox.clear()
+        self._closed = True
+        self.start_task(self._give_up())
+
+    async def _give_up(self):
+        await self._leave_groups()
+        await self.close(4000)
 
     async def realtime_broadcast(self, event):
-        """Handle what `broadcast()` sent to a group of this socket. Not called by hand."""
+        """Take a broadcast to a group that this socket is in through `channel_layer.group_add()`."""
         await self.send(text_data=event["text"])
+
+    @property
+    def channel_name(self):
+        """The channel of this socket alone, for Channels' own group_add() and handler methods."""
+        self._channel_used = True
+        return self._channel_name
 
     # Tasks
 
@@ -100,15 +148,18 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
-        task = asyncio.create_task(coroutine)
+        task = asyncio.create_task(self._run_task(coroutine))
         self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _task_done(self, task):
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception():
-            logger.error("A task of WebSocket %s failed", self.scope["path"], exc_info=task.exception())
+    async def _run_task(self, coroutine):
+        try:
+            return await coroutine
+        except Exception:
+            logger.exception("A task of WebSocket %s failed", self.scope["path"])
+        finally:
+            await self._database_use.close_old_connections()
 
     # The socket
 
@@ -133,9 +184,18 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         await super().close(code, reason)
 
     async def send(self, text_data=None, bytes_data=None, close=False):
-        """Send a frame, unless the socket is closed: what a group still sends then is nobody's fault."""
+        """Send a frame, unless the socket is closed: what comes too late then is nobody's fault."""
         if not self._closed:
             await super().send(text_data, bytes_data, close)
+
+    async def _write(self, message):
+        try:
+            await self._outbox.send(message)
+        except (OSError, RuntimeError):
+            # The connection is gone (OSError, says ASGI) or the server is closing it (RuntimeError, on uvicorn).
+            if not self._accepted:
+                raise
+            self._closed = True
 
     async def receive(self, text_data=None, bytes_data=None, **kwargs):
         if self._closed:
@@ -163,27 +223,39 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         raise FrameError("unknown_type", f'Frames of type "{content["type"][:50]}" are not understood.')
 
+    async def websocket_connect(self, message):
+        await super().websocket_connect(message)
+        # What was broadcast meanwhile comes behind what connect() sent.
+        self._outbox.release()
+
     async def websocket_disconnect(self, message):
-        self._closed = True
         if self._close_code is None:
             self._close_code = message["code"]
         await self._clean_up()
-        await super().websocket_disconnect(message)
+        for group in self.groups:
+            await self.channel_layer.group_discard(group, self.channel_name)
+        await self.disconnect(message["code"])
+        raise StopConsumer
 
     @classmethod
     async def encode_json(cls, content):
         """Return `content` as JSON. NaN and Infinity are a ValueError, because no browser could read them."""
-        return json.dumps(content, cls=DjangoJSONEncoder, allow_nan=False)
+        return _encoder.encode(content)
 
     async def _clean_up(self):
         """End the tasks and leave the groups. Calling it twice is fine."""
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._outbox.close()
+        await self._leave_groups()
+
+    async def _leave_groups(self):
         for group in list(self._joined):
             try:
                 await self.leave(group)
             except Exception:
-                # The membership expires by itself (group_expiry); the other groups have to be left all the same.
-                logger.warning("WebSocket %s could not leave group %s", self.scope["path"], group, exc_info=True)
+                # The socket is out of it, and the process leaves it when the membership expires.
+                logger.warning("Leaving group %s failed", group, exc_info=True)

@@ -33,7 +33,7 @@ def decode_frame(text):
     32 deep, holding a lone surrogate, or with an "id" that is not a string of 1 to 100 characters.
     """
     try:
-        frame = json.loads(text, parse_constant=_refuse_constant)
+        frame = _decoder.decode(text)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
@@ -71,6 +71,9 @@ def get_text(frame, key, max_length):
 
 def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON value")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _too_deep():

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from channels.security.websocket import OriginValidator
 from django.conf import settings
 
-from .clients import client_address, get_header
+from .sessions import client_address, get_header
 
 logger = logging.getLogger(__name__)
 

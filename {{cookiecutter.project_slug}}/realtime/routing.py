@@ -4,7 +4,7 @@ import logging
 
 from django.urls import re_path
 
-from .clients import client_address
+from .sessions import client_address
 
 logger = logging.getLogger(__name__)
 

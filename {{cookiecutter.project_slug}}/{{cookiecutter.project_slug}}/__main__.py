@@ -22,6 +22,8 @@ def main():
         lifespan="off",
         # As much as daphne takes (bytes); a larger frame closes the socket with 1009.
         ws_max_size=2**20,
+        # Compression costs more time and memory than short frames are worth; turn it on for long ones.
+        ws_per_message_deflate=False,
     )
 
 

@@ -15,19 +15,19 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}
 # https://github.com/django/channels/issues/1564
 django_asgi_app = get_asgi_application()
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from chat.routing import websocket_urlpatterns  # noqa: E402
 from realtime.origin import AllowedOrigins  # noqa: E402
 from realtime.routing import unknown_path  # noqa: E402
+from realtime.sessions import SessionAndUser  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         "http": django_asgi_app,
         # From the outside in: whose page asks (Origin), who asks (scope["user"]), and what for (the path).
         "websocket": AllowedOrigins(
-            AuthMiddlewareStack(
+            SessionAndUser(
                 URLRouter([*websocket_urlpatterns, unknown_path]),
             ),
         ),

@@ -129,6 +129,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Channel layer: how sockets in different processes reach each other
 # https://channels.readthedocs.io/en/stable/topics/channel_layers.html
 
+# Messages that may wait for one process. The default of 100 would be for one socket.
+CHANNEL_CAPACITY = 10_000
+
 if REDIS_URL := os.environ.get("REDIS_URL", ""):
     CHANNEL_LAYERS = {
         "default": {
@@ -138,12 +141,18 @@ if REDIS_URL := os.environ.get("REDIS_URL", ""):
                 # https://github.com/django/channels_redis/issues/422
                 "hosts": [{"address": REDIS_URL, "socket_timeout": None}],
                 "prefix": "{{ cookiecutter.project_slug }}",
+                "capacity": CHANNEL_CAPACITY,
             },
         },
     }
 else:
     # Reaches the sockets of one process only.
-    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels.layers.InMemoryChannelLayer",
+            "CONFIG": {"capacity": CHANNEL_CAPACITY},
+        },
+    }
 
 
 # Passwords

@@ -2,10 +2,10 @@ import asyncio
 import logging
 
 import pytest
-from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
 from realtime.consumers import RealtimeConsumer
+from realtime.fanout import broadcast, get_fanout
 
 
 class Consumer(RealtimeConsumer):
@@ -29,6 +29,24 @@ class Consumer(RealtimeConsumer):
                 await super().receive_json(content)
 
 
+class Plain(RealtimeConsumer):
+    """As Channels' own documentation has it."""
+
+    async def connect(self):
+        await self.channel_layer.group_add("plain", self.channel_name)
+        await self.accept()
+
+    async def disconnect(self, code):
+        await self.channel_layer.group_discard("plain", self.channel_name)
+
+    async def plain_news(self, event):
+        await self.send_json({"type": "news", "text": event["text"]})
+
+
+class Slow(Consumer):
+    outbox_limit = 1000
+
+
 class Refusing(RealtimeConsumer):
     async def connect(self):
         await self.close()
@@ -47,7 +65,8 @@ async def connect(consumer=Consumer):
 
 
 def members():
-    return get_channel_layer().groups.get("group", {})
+    groups = get_fanout().groups
+    return groups["group"].members if "group" in groups else {}
 
 
 async def test_leave():
@@ -59,6 +78,58 @@ async def test_leave():
 
     assert await socket.receive_nothing()
     await socket.disconnect()
+
+
+async def test_a_plain_group_works_beside_broadcasts():
+    sockets = [await connect(Plain) for _ in range(3)]
+    layer = get_fanout().layer
+
+    await layer.group_send("plain", {"type": "plain.news", "text": "hello"})
+    await broadcast(layer, "plain", '{"type": "broadcast"}')
+
+    for socket in sockets:
+        assert await socket.receive_json_from() == {"type": "news", "text": "hello"}
+        assert await socket.receive_json_from() == {"type": "broadcast"}
+        await socket.disconnect()
+
+
+async def test_what_connect_sends_comes_first():
+    class Greeting(Consumer):
+        async def connect(self):
+            await super().connect()
+            await self.broadcast("group", {"type": "second"})
+            await asyncio.sleep(0.05)
+            await self.send_json({"type": "first"})
+
+    socket = await connect(Greeting)
+
+    assert [(await socket.receive_json_from())["type"] for _ in range(2)] == ["first", "second"]
+    await socket.disconnect()
+
+
+async def test_a_reader_that_is_too_slow_is_closed_with_4000(caplog, until):
+    writable = asyncio.Event()
+    sent, incoming = [], asyncio.Queue()
+
+    async def send(message):
+        if message["type"] == "websocket.send":
+            await writable.wait()
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/ws/test/", "headers": []}
+    socket = asyncio.create_task(Slow.as_asgi()(scope, incoming.get, send))
+    await incoming.put({"type": "websocket.connect"})
+    await until(members)
+    for _ in range(50):
+        await broadcast(get_fanout().layer, "group", "x" * 100)
+    await until(lambda: not members())
+    assert "reads too slowly" in caplog.text
+
+    writable.set()
+    await until(lambda: sent[-1]["type"] == "websocket.close")
+    assert sent[-1]["code"] == 4000
+    await incoming.put({"type": "websocket.disconnect", "code": 4000})
+    await socket
 
 
 async def test_a_closed_socket_has_left_its_groups():

@@ -12,32 +12,27 @@
  * the server closes with 4400 to 4499, since asking again would bring the same answer.
  */
 
-/** Close code for too many messages: the only one of 4400 to 4499 that means "later", not "no". */
+/** The only close code of 4400 to 4499 that means "later", not "no". */
 const TOO_MANY_MESSAGES = 4429;
 
-/** All times are in milliseconds. Each may be changed with the constructor's second argument. */
-const DEFAULTS = {
-  /** How long a connection attempt may take, the server's greeting included. */
-  openTimeout: 10_000,
-  /** How often to ask whether the server is still there. */
-  pingInterval: 25_000,
-  /** How long the answer may take. */
-  pongTimeout: 10_000,
-  /** The first wait is random between 0 and this; the upper bound doubles with each failure… */
-  firstDelay: 500,
-  /** …up to this. */
-  maxDelay: 30_000,
-  /** Waited in addition after close code 4429. */
-  tooManyDelay: 10_000,
-  /** A connection this old was a good one: the next loss starts again with the first wait. */
-  stableAfter: 5_000,
-  /** After so many messages from the outbox in one go… */
-  burst: 10,
-  /** …comes a pause, so that a full outbox does not run into the server's rate limit. */
-  burstPause: 1_000,
-  /** How many messages the outbox holds before it refuses more. */
-  maxPending: 1_000,
-};
+// All times are milliseconds.
+
+/** How long the server may take to greet, counted from the first attempt to connect, or to answer a ping. */
+const ANSWER_TIMEOUT = 10_000;
+/** How often to ask whether the server is still there. */
+const PING_INTERVAL = 25_000;
+/** The first ping comes sooner: its answer shows that the connection is a good one. */
+const FIRST_PING = 5_000;
+/** The wait for the next attempt is random between 0 and a bound, which starts here… */
+const FIRST_DELAY = 500;
+/** …and doubles with each attempt since the last good connection, up to this. */
+const MAX_DELAY = 30_000;
+/** Waited in addition after TOO_MANY_MESSAGES. */
+const TOO_MANY_DELAY = 10_000;
+/** Between two messages from the outbox, so that a full one does not run into the server's rate limit. */
+const PACE = 100;
+/** How many messages the outbox holds before it refuses more. */
+const MAX_PENDING = 1_000;
 
 /**
  * @typedef {"connecting" | "open" | "reconnecting" | "closed"} State
@@ -55,36 +50,33 @@ const DEFAULTS = {
  * - `frame`, detail: the `Frame` that the server sent, of whatever type.
  */
 export class ReconnectingSocket extends EventTarget {
-  #path;
-  #options;
   /** @type {State} */
   #state = "closed";
+  #path;
   /** @type {WebSocket | null} The only live connection; events of any other are ignored. */
   #socket = null;
   /** The one thing that is waited for: the greeting, the next ping, its answer, or the next attempt. */
   #timer = 0;
-  #failures = 0;
-  #greetedAt = 0;
   #awaitsPong = false;
+  /** Attempts since the last good connection. */
+  #attempts = 0;
   /** Whether the wait for the next attempt may be cut short. */
   #mayHurry = true;
   /** @type {Map<string, Frame>} By id, oldest first, until the server shows that it has it. */
   #outbox = new Map();
-  /** Ids already sent over the present connection. */
+  /** Ids that went out over the present connection. */
   #sent = new Set();
-  /** Not 0 while the outbox pauses. */
+  /** The timer of a pause of the outbox; 0 without one. */
   #pause = 0;
   #pageEvents = new AbortController();
 
   /**
    * @param {string | (() => string)} path  Path on this page's host, such as "/ws/socket-server/"; a
    *   function is called for each attempt, so that a query string can say what was seen last.
-   * @param {Partial<typeof DEFAULTS>} [options]
    */
-  constructor(path, options = {}) {
+  constructor(path) {
     super();
     this.#path = path;
-    this.#options = { ...DEFAULTS, ...options };
   }
 
   /** @returns {State} */
@@ -100,22 +92,27 @@ export class ReconnectingSocket extends EventTarget {
   /** Connects, and stays connected until `close()` or a close code that means no. */
   open() {
     if (this.#state !== "closed") return;
-    this.#failures = 0;
+    this.#attempts = 0;
     this.#pageEvents = new AbortController();
     const { signal } = this.#pageEvents;
-    const isVisible = () => document.visibilityState === "visible";
+    const wake = () => document.visibilityState === "visible" && this.#wake();
+    document.addEventListener("visibilitychange", wake, { signal });
+    for (const type of ["focus", "pageshow"]) window.addEventListener(type, wake, { signal });
     window.addEventListener("online", () => this.#wake(), { signal });
-    window.addEventListener("focus", () => this.#wake(), { signal });
-    window.addEventListener("pageshow", (event) => event.persisted && this.#wake(), { signal });
-    window.addEventListener("pagehide", () => this.#suspend(), { signal });
-    document.addEventListener("visibilitychange", () => isVisible() && this.#wake(), { signal });
+    // Browsers keep a page for the back button only if it holds no connection.
+    window.addEventListener("pagehide", () => this.#socket && this.#lose(), { signal });
     this.#connect();
     this.#enter("connecting");
   }
 
-  /** Disconnects and stays so. The outbox is kept; `open()` begins anew. */
-  close() {
-    this.#stop();
+  /**
+   * Disconnects and stays so. The outbox is kept; `open()` begins anew.
+   * @param {{code?: number, reason?: string}} [why]  For the detail of `statechange`.
+   */
+  close(why) {
+    this.#pageEvents.abort();
+    this.#drop();
+    this.#enter("closed", why);
   }
 
   /**
@@ -137,9 +134,7 @@ export class ReconnectingSocket extends EventTarget {
    * @throws {RangeError}  The outbox is full; the frame was not taken.
    */
   deliver(frame) {
-    if (this.#outbox.size >= this.#options.maxPending) {
-      throw new RangeError(`${this.#outbox.size} messages are waiting to be sent; no more fit.`);
-    }
+    if (this.#outbox.size >= MAX_PENDING) throw new RangeError(`${MAX_PENDING} messages wait already; no more fit.`);
     const id = frame.id ?? newId();
     this.#outbox.set(id, { ...frame, id });
     this.#flush();
@@ -150,58 +145,43 @@ export class ReconnectingSocket extends EventTarget {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const path = typeof this.#path === "function" ? this.#path() : this.#path;
     const socket = new WebSocket(`${scheme}//${location.host}${path}`);
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
+    socket.onclose = (event) => socket === this.#socket && this.#lose(event);
     this.#socket = socket;
-    this.#mayHurry = true;
-    const listen = (type, handler) =>
-      socket.addEventListener(type, (event) => socket === this.#socket && handler(event));
-    listen("message", (event) => this.#receive(event.data));
-    listen("close", (event) => this.#lose(event));
-    this.#wait(this.#options.openTimeout, () => this.#lose());
+    this.#wait(ANSWER_TIMEOUT, () => this.#lose());
   }
 
   #receive(data) {
-    if (this.#awaitsPong) this.#rest(); // Whatever arrives shows that the server is there.
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
-      return;
+    // Whatever comes after a ping shows that the server is there.
+    if (this.#awaitsPong) {
+      this.#awaitsPong = false;
+      this.#attempts = 0;
+      this.#wait(PING_INTERVAL, () => this.#ping());
     }
-    if (typeof frame?.type !== "string") return;
-    if (frame.type === "connection_established") this.#greet();
-    if (frame.type === "message" || frame.type === "error") this.#settle(frame);
-    this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
-  }
-
-  #greet() {
-    this.#greetedAt = Date.now();
-    this.#rest();
-    this.#enter("open");
-    this.#flush();
-  }
-
-  #rest() {
-    this.#awaitsPong = false;
-    this.#wait(this.#options.pingInterval, () => this.#ping());
+    const frame = parse(data);
+    if (frame?.type === "connection_established") {
+      this.#wait(FIRST_PING, () => this.#ping());
+      this.#enter("open");
+      this.#flush();
+    }
+    if (frame?.type === "message" || frame?.type === "error") this.#settle(frame);
+    if (typeof frame?.type === "string") this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
   }
 
   #ping() {
     this.#awaitsPong = true;
+    this.#wait(ANSWER_TIMEOUT, () => this.#lose());
     this.send({ type: "ping" });
-    this.#wait(this.#options.pongTimeout, () => this.#lose());
   }
 
   #lose({ code, reason } = {}) {
-    const { firstDelay, maxDelay, stableAfter, tooManyDelay } = this.#options;
-    const wasStable = this.#state === "open" && Date.now() - this.#greetedAt >= stableAfter;
     this.#drop();
     this.#mayHurry = code !== TOO_MANY_MESSAGES;
-    if (code >= 4400 && code <= 4499 && this.#mayHurry) return this.#stop({ code, reason });
+    if (code >= 4400 && code <= 4499 && this.#mayHurry) return this.close({ code, reason });
 
     // Full jitter: after a restart the server's clients do not all return in the same instant.
-    if (wasStable) this.#failures = 0;
-    const delay = Math.random() * Math.min(maxDelay, firstDelay * 2 ** this.#failures++);
-    this.#wait(delay + (this.#mayHurry ? 0 : tooManyDelay), () => this.#connect());
+    const delay = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#attempts++);
+    this.#wait(delay + (this.#mayHurry ? 0 : TOO_MANY_DELAY), () => this.#connect());
     this.#enter("reconnecting", { code, reason });
   }
 
@@ -211,30 +191,16 @@ export class ReconnectingSocket extends EventTarget {
     else if (this.#state === "open" && !this.#awaitsPong) this.#ping();
   }
 
-  /** The page is left. Browsers keep it for the back button only if it holds no connection. */
-  #suspend() {
-    if (!this.#socket) return;
-    this.#drop();
-    this.#enter("reconnecting");
-  }
-
-  #stop(detail = {}) {
-    this.#pageEvents.abort();
-    this.#drop();
-    this.#enter("closed", detail);
-  }
-
-  /** Forgets the connection first: its close event may come a minute late, or never. */
+  /** Forgets the connection at once: its close event may come a minute late, or never. */
   #drop() {
-    const socket = this.#socket;
+    this.#socket?.close();
     this.#socket = null;
     this.#awaitsPong = false;
     this.#sent.clear();
     clearTimeout(this.#timer);
-    socket?.close();
   }
 
-  #enter(state, detail = {}) {
+  #enter(state, detail) {
     if (state === this.#state) return;
     this.#state = state;
     this.dispatchEvent(new CustomEvent("statechange", { detail: { state, ...detail } }));
@@ -247,9 +213,8 @@ export class ReconnectingSocket extends EventTarget {
 
   /** The server's word on a message: it has it, refuses it, or refuses it for now. */
   #settle({ type, id, code, retry_after: seconds }) {
-    const later = type === "error" && code === "rate_limited";
     this.#sent.delete(id);
-    if (later) this.#pauseOutbox((Number(seconds) || 1) * 1000);
+    if (type === "error" && code === "rate_limited") this.#pauseOutbox((Number(seconds) || 1) * 1000);
     else this.#outbox.delete(id);
   }
 
@@ -263,22 +228,26 @@ export class ReconnectingSocket extends EventTarget {
 
   /** Sends what this connection has not carried yet, in order. */
   #flush() {
-    let room = this.#options.burst;
     for (const [id, frame] of this.#outbox) {
       if (this.#pause || this.#state !== "open") return;
       if (this.#sent.has(id)) continue;
       this.send(frame);
       this.#sent.add(id);
-      if (--room === 0) this.#pauseOutbox(this.#options.burstPause);
+      this.#pauseOutbox(PACE);
     }
   }
+}
+
+/** Returns undefined for what is not JSON. */
+function parse(data) {
+  try {
+    return JSON.parse(data);
+  } catch {}
 }
 
 /** A version 4 UUID. `crypto.randomUUID` is missing on plain http, which a phone in the same network uses. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})/, "$1-$2-4$3-8$4-");
 }

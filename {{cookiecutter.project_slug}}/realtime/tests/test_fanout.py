@@ -1,0 +1,238 @@
+"""The fan-out, the outbox and the channel layer below them."""
+
+import asyncio
+import contextlib
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+
+from realtime import fanout
+from realtime.fanout import Fanout, broadcast
+from realtime.outbox import Outbox
+
+
+class Member:
+    def __init__(self):
+        self.texts = []
+
+    def deliver(self, message, size):
+        assert size == len(message["text"])
+        self.texts.append(message["text"])
+
+
+class Layer(InMemoryChannelLayer):
+    """Counts the subscriptions, takes its time for them, and can be broken."""
+
+    broken = False
+
+    def __init__(self):
+        super().__init__(capacity=10_000)
+        self.calls = []
+
+    async def group_add(self, group, channel):
+        if self.broken:
+            raise ConnectionError
+        self.calls.append("add")
+        await asyncio.sleep(0.01)
+        await super().group_add(group, channel)
+
+    async def group_discard(self, group, channel):
+        self.calls.append("discard")
+        await asyncio.sleep(0.01)
+        await super().group_discard(group, channel)
+
+    async def receive(self, channel):
+        receiving = asyncio.ensure_future(super().receive(channel))
+        while not receiving.done():
+            if self.broken:
+                receiving.cancel()
+                raise ConnectionError
+            await asyncio.wait([receiving], timeout=0.01)
+        return receiving.result()
+
+
+@pytest.fixture
+async def layer():
+    return Layer()
+
+
+@pytest.fixture
+async def groups(layer):
+    groups = Fanout(layer)
+    yield groups
+    for task in groups._tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_process_subscribes_once(layer, groups, until):
+    members = [Member() for _ in range(10)]
+
+    await asyncio.gather(*[groups.join("room", member) for member in members])
+    await broadcast(layer, "room", "hello")
+    await until(lambda: all(member.texts == ["hello"] for member in members))
+    await asyncio.gather(*[groups.leave("room", member) for member in members])
+
+    assert layer.calls == ["add", "discard"]
+    assert not groups.groups
+
+
+async def test_the_second_to_join_waits_for_the_subscription(layer, groups, until):
+    first, second = Member(), Member()
+    joining = asyncio.create_task(groups.join("room", first))
+    await asyncio.sleep(0)
+
+    await groups.join("room", second)
+    await broadcast(layer, "room", "hello")
+
+    await until(lambda: second.texts == ["hello"])
+    await joining
+
+
+@pytest.mark.parametrize("pause", [0, 0.005, 0.015])
+async def test_a_leave_racing_a_join_loses_nobody(layer, groups, pause, until):
+    leaving, joining = Member(), Member()
+    await groups.join("room", leaving)
+
+    task = asyncio.create_task(groups.leave("room", leaving))
+    await asyncio.sleep(pause)
+    await groups.join("room", joining)
+    await task
+    await broadcast(layer, "room", "hello")
+
+    await until(lambda: joining.texts == ["hello"])
+    assert not leaving.texts
+
+
+async def test_a_cancelled_join_leaves_nothing(layer, groups):
+    task = asyncio.create_task(groups.join("room", Member()))
+    await asyncio.sleep(0.005)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+    assert not groups.groups
+
+
+async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
+    member = Member()
+    await groups.join("room", member)
+
+    for number in range(2000):
+        await broadcast(layer, "room", str(number))
+
+    await until(lambda: len(member.texts) == 2000)
+    assert member.texts == [str(number) for number in range(2000)]
+
+
+async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
+    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    member = Member()
+    await groups.join("room", member)
+
+    layer.broken = True
+    await until(lambda: "is lost" in caplog.text)
+    await layer.flush()
+    await asyncio.sleep(0.05)
+    layer.broken = False
+    await until(lambda: "is back" in caplog.text)
+    await broadcast(layer, "room", "hello")
+
+    await until(lambda: member.texts == ["hello"])
+    assert len(caplog.messages) == 2
+
+
+async def test_memberships_are_renewed(layer, groups, monkeypatch, until):
+    monkeypatch.setattr(fanout, "RENEW_EVERY", 0.01)
+    member = Member()
+    await groups.join("room", member)
+
+    layer.groups.clear()
+    await until(lambda: layer.groups)
+    await broadcast(layer, "room", "hello")
+
+    await until(lambda: member.texts == ["hello"])
+
+
+class Server:
+    """The server's end of a socket, whose buffer can be full."""
+
+    def __init__(self):
+        self.sent = []
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    async def send(self, message):
+        await self.writable.wait()
+        self.sent.append(message["text"])
+
+
+@pytest.fixture
+async def server():
+    return Server()
+
+
+def open_outbox(server, limit=1000):
+    outbox = Outbox(server.send, limit)
+    outbox.release()
+    return outbox
+
+
+def put(outbox, text):
+    return outbox.put({"type": "websocket.send", "text": text}, len(text))
+
+
+async def test_a_write_that_need_not_wait_makes_no_task(server):
+    outbox = open_outbox(server)
+    tasks = asyncio.all_tasks()
+
+    put(outbox, "hello")
+
+    assert server.sent == ["hello"]
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_what_is_put_before_the_release_waits(server, until):
+    outbox = Outbox(server.send, limit=1000)
+    put(outbox, "second")
+    await outbox.send({"type": "websocket.send", "text": "first"})
+
+    outbox.release()
+
+    await until(lambda: server.sent == ["first", "second"])
+
+
+async def test_a_slow_reader_gets_all_in_order(server):
+    outbox = open_outbox(server)
+    server.writable.clear()
+    assert all(put(outbox, str(number)) for number in range(100))
+    sending = asyncio.create_task(outbox.send({"type": "websocket.send", "text": "last"}))
+    await asyncio.sleep(0)
+    assert not server.sent
+
+    server.writable.set()
+    await sending
+
+    assert server.sent == [*map(str, range(100)), "last"]
+
+
+async def test_too_slow_a_reader_is_refused(server):
+    outbox = open_outbox(server, limit=1000)
+    server.writable.clear()
+
+    taken = [put(outbox, "x" * 100) for _ in range(20)]
+
+    # The first is with the server, ten more wait.
+    assert taken == [True] * 11 + [False] * 9
+    await outbox.close()
+
+
+async def test_a_closed_connection_disturbs_nobody():
+    async def send(message):
+        raise OSError("the client is gone")
+
+    outbox = Outbox(send, limit=1000)
+    outbox.release()
+
+    assert put(outbox, "hello")

@@ -1,0 +1,109 @@
+"""Who a socket's visitor is, and what that costs."""
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.models import Session
+from django.db import connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from realtime.consumers import RealtimeConsumer
+from realtime.sessions import SessionAndUser, client_address, get_user
+
+
+@pytest.fixture
+def login(transactional_db):
+    """Return a user and the session key of its login."""
+    user = User.objects.create_user("ann")
+    client = Client()
+    client.force_login(user)
+    return user, client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+async def scope_of(key=None):
+    """Return the scope that an application inside of SessionAndUser sees."""
+    seen = {}
+
+    async def application(scope, receive, send):
+        seen.update(scope)
+
+    cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode()
+    headers = [(b"cookie", cookie)] if key else []
+    await SessionAndUser(application)({"type": "websocket", "headers": headers}, None, None)
+    return seen
+
+
+async def test_user_and_session(login):
+    user, key = login
+
+    scope = await scope_of(key)
+
+    assert scope["user"] == user
+    assert scope["session"].session_key == key
+
+
+@pytest.mark.parametrize("key", [None, "", "unknown"])
+async def test_nobody(transactional_db, key):
+    scope = await scope_of(key)
+
+    assert isinstance(scope["user"], AnonymousUser)
+
+
+def test_one_query_each(login):
+    from importlib import import_module
+
+    session = import_module(settings.SESSION_ENGINE).SessionStore(login[1])
+    with CaptureQueriesContext(connections["default"]) as queries:
+        get_user(session)
+
+    assert len(queries) == 2
+
+
+async def test_a_changed_password_logs_out(login):
+    user, key = login
+    user.set_password("new")
+    await user.asave()
+
+    assert isinstance((await scope_of(key))["user"], AnonymousUser)
+
+
+async def test_a_changed_key_keeps_session_and_user(login, settings):
+    user, key = login
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "a new key"
+
+    assert (await scope_of(key))["user"] == user
+    assert await Session.objects.acount() == 1
+
+
+@pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "192.0.2.7")])
+def test_client_address(settings, trusted, address):
+    settings.TRUST_PROXY = trusted
+    headers = [(b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
+
+    assert client_address({"client": ("10.0.0.1", 1234), "headers": headers}) == address
+
+
+class Reading(RealtimeConsumer):
+    async def receive_json(self, content):
+        await self.send_json({"type": "count", "count": await User.objects.acount()})
+
+
+async def test_handlers_without_queries_make_no_hop_to_a_thread(open_socket, monkeypatch):
+    closed = []
+    monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
+    socket = await open_socket("/ws/socket-server/")
+    await socket.receive_type("connection_established")
+    del closed[:]
+
+    await socket.send_json_to({"type": "message", "text": "hello"})
+    await socket.receive_type("message")
+    assert not closed
+
+    monkeypatch.setattr("chat.consumers.ChatConsumer.receive_json", Reading.receive_json)
+    await socket.send_json_to({"type": "count"})
+    await socket.receive_type("count")
+    await socket.send_json_to({"type": "ping"})
+    await socket.receive_type("pong")
+    assert closed == ["closed"]
