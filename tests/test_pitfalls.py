@@ -15,7 +15,8 @@ import time
 import httpx
 import pytest
 from clients import open_client
-from servers import WINDOWS, Server, clean_environ, free_port, python_of, require, run, wait_until
+from servers import WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
+from services import Redis
 from test_settings import PRODUCTION
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -106,14 +107,8 @@ def replace(path, old, new):
 
 @pytest.fixture
 def redis():
-    """The address of a Redis of our own."""
-    require(shutil.which("redis-server"), "redis-server is not installed")
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait()
+    with Redis() as redis:
+        yield redis.url
 
 
 def test_row_1_an_idle_socket_on_redis_stays_open(project, redis):

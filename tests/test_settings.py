@@ -88,7 +88,8 @@ def test_production_variables(fresh_clone):
     assert (database["HOST"], database["PORT"], database["PASSWORD"]) == ("db.example.com", 5433, "p@ss")
     layer = setting(fresh_clone, "settings.CHANNEL_LAYERS['default']", **PRODUCTION)
     assert layer["BACKEND"] == "channels_redis.core.RedisChannelLayer"
-    assert layer["CONFIG"]["hosts"] == [{"address": PRODUCTION["REDIS_URL"], "socket_timeout": None}]
+    (host,) = layer["CONFIG"]["hosts"]
+    assert (host["address"], host["socket_timeout"]) == (PRODUCTION["REDIS_URL"], None)
 
 
 @pytest.mark.parametrize(

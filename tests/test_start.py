@@ -18,7 +18,7 @@ HEADINGS = {"uv": "With [uv]", "pip": "With plain Python"}
 
 @pytest.fixture
 def shell(tmp_path):
-    """Return a function that runs a script in a shell of its own, in the background, with python3 and uv on its PATH."""
+    """Return a function that runs a script in a shell in the background, with python3 and uv on its PATH."""
     if WINDOWS:
         pytest.skip("the commands are written for a POSIX shell")
     bin = tmp_path / "bin"

@@ -12,7 +12,7 @@ from channels.utils import await_many_dispatch
 from django.core.serializers.json import DjangoJSONEncoder
 
 from .database import DatabaseUse
-from .fanout import broadcast, get_fanout
+from .fanout import ChannelLayerUnavailable, get_fanout
 from .frames import FrameError, decode_frame
 from .outbox import Outbox
 from .sessions import client_address
@@ -88,6 +88,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def dispatch(self, message):
         try:
             await getattr(self, get_handler_name(message))(message)
+        except ChannelLayerUnavailable:
+            logger.warning("WebSocket %s of %s: the channel layer is away", self.scope["path"], self._address)
+            await self.close(4000)
         finally:
             await self._database_use.close_old_connections()
 
@@ -114,7 +117,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         group: str. frame: dict with a "type", of what JSON and DjangoJSONEncoder know; TypeError or ValueError if not.
         A sender that has joined receives its own frame too.
         """
-        await broadcast(self.channel_layer, group, await self.encode_json(frame))
+        await self._fanout.broadcast(group, await self.encode_json(frame))
 
     def deliver(self, message, size):
         """Take a broadcast from the fan-out; not called by hand. A socket whose reader is too slow is closed."""
@@ -148,18 +151,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
-        task = asyncio.create_task(self._run_task(coroutine))
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
         return task
 
-    async def _run_task(self, coroutine):
-        try:
-            return await coroutine
-        except Exception:
-            logger.exception("A task of WebSocket %s failed", self.scope["path"])
-        finally:
-            await self._database_use.close_old_connections()
+    def _task_done(self, task):
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            logger.error("A task of WebSocket %s failed", self.scope["path"], exc_info=task.exception())
 
     # The socket
 

@@ -8,6 +8,7 @@ each process, already encoded.
 
 import asyncio
 import logging
+import time
 from weakref import WeakKeyDictionary
 
 from channels import DEFAULT_CHANNEL_LAYER
@@ -19,6 +20,11 @@ logger = logging.getLogger(__name__)
 # https://github.com/django/channels/issues/999
 RENEW_EVERY = 60
 RETRY_EVERY = 0.5
+# How long a call waits for a channel layer that is away; a page waits 10 s for its greeting.
+PATIENCE = 8
+
+# Each call to Redis that is under way takes a connection, of which redis-py 8 allows 100.
+MAX_CALLS = 50
 
 _fanouts = WeakKeyDictionary()
 
@@ -31,9 +37,8 @@ def get_fanout(alias=DEFAULT_CHANNEL_LAYER):
     return fanouts[alias]
 
 
-async def broadcast(layer, group, text):
-    """Send the frame `text`, a JSON str, to the sockets in `group` in all processes that share `layer`."""
-    await layer.group_send(group, {"type": "realtime.broadcast", "group": group, "text": text})
+class ChannelLayerUnavailable(Exception):
+    """The channel layer has not answered for PATIENCE seconds."""
 
 
 class Group:
@@ -53,9 +58,22 @@ class Fanout:
         self.groups = {}
         self.channel = None
         self._tasks = ()
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+
+    async def broadcast(self, name, text):
+        """
+        Send the frame `text`, a JSON str, to the members of the group `name` in all processes that share the layer.
+
+        Raises TypeError for a bad name, ChannelLayerUnavailable.
+        """
+        await self._call(self.layer.group_send, name, {"type": "realtime.broadcast", "group": name, "text": text})
 
     async def join(self, name, member):
-        """Return when what is broadcast to the group `name`, a str, reaches `member`."""
+        """
+        Return when what is broadcast to the group `name`, a str, reaches `member`.
+
+        Raises TypeError for a bad name, ChannelLayerUnavailable.
+        """
         group = self.groups.setdefault(name, Group())
         group.members[member] = None
         try:
@@ -63,7 +81,7 @@ class Fanout:
             async with group.lock:
                 if not group.subscribed:
                     await self._start()
-                    await self.layer.group_add(name, self.channel)
+                    await self._call(self.layer.group_add, name, self.channel)
                     group.subscribed = True
         except BaseException:
             group.members.pop(member, None)
@@ -88,6 +106,20 @@ class Fanout:
     def _forget(self, name, group):
         if not group.members and not group.lock.locked() and self.groups.get(name) is group:
             del self.groups[name]
+
+    async def _call(self, function, *arguments):
+        """Call the layer, and call it again while it is away: a short outage is a short wait."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                async with self._calls:
+                    return await function(*arguments)
+            except (TypeError, ValueError):
+                raise
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    raise ChannelLayerUnavailable from error
+            await asyncio.sleep(RETRY_EVERY)
 
     async def _start(self):
         if self.channel is None:

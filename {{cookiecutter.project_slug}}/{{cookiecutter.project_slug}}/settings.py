@@ -139,7 +139,8 @@ if REDIS_URL := os.environ.get("REDIS_URL", ""):
             "CONFIG": {
                 # redis-py 8 gives up a read after 5 s, and an idle socket would close with 1011.
                 # https://github.com/django/channels_redis/issues/422
-                "hosts": [{"address": REDIS_URL, "socket_timeout": None}],
+                # It also stops at 100 connections, fewer than many sockets that use Channels' own groups may need at a time.
+                "hosts": [{"address": REDIS_URL, "socket_timeout": None, "max_connections": 1000}],
                 "prefix": "{{ cookiecutter.project_slug }}",
                 "capacity": CHANNEL_CAPACITY,
             },

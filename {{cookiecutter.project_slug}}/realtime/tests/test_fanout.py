@@ -7,7 +7,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 
 from realtime import fanout
-from realtime.fanout import Fanout, broadcast
+from realtime.fanout import ChannelLayerUnavailable, Fanout
 from realtime.outbox import Outbox
 
 
@@ -70,7 +70,7 @@ async def test_a_process_subscribes_once(layer, groups, until):
     members = [Member() for _ in range(10)]
 
     await asyncio.gather(*[groups.join("room", member) for member in members])
-    await broadcast(layer, "room", "hello")
+    await groups.broadcast("room", "hello")
     await until(lambda: all(member.texts == ["hello"] for member in members))
     await asyncio.gather(*[groups.leave("room", member) for member in members])
 
@@ -84,7 +84,7 @@ async def test_the_second_to_join_waits_for_the_subscription(layer, groups, unti
     await asyncio.sleep(0)
 
     await groups.join("room", second)
-    await broadcast(layer, "room", "hello")
+    await groups.broadcast("room", "hello")
 
     await until(lambda: second.texts == ["hello"])
     await joining
@@ -99,7 +99,7 @@ async def test_a_leave_racing_a_join_loses_nobody(layer, groups, pause, until):
     await asyncio.sleep(pause)
     await groups.join("room", joining)
     await task
-    await broadcast(layer, "room", "hello")
+    await groups.broadcast("room", "hello")
 
     await until(lambda: joining.texts == ["hello"])
     assert not leaving.texts
@@ -120,7 +120,7 @@ async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
     await groups.join("room", member)
 
     for number in range(2000):
-        await broadcast(layer, "room", str(number))
+        await groups.broadcast("room", str(number))
 
     await until(lambda: len(member.texts) == 2000)
     assert member.texts == [str(number) for number in range(2000)]
@@ -137,10 +137,38 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
     await asyncio.sleep(0.05)
     layer.broken = False
     await until(lambda: "is back" in caplog.text)
-    await broadcast(layer, "room", "hello")
+    await groups.broadcast("room", "hello")
 
     await until(lambda: member.texts == ["hello"])
     assert len(caplog.messages) == 2
+
+
+async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
+    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    layer.broken = True
+    joining = asyncio.create_task(groups.join("room", Member()))
+    await asyncio.sleep(0.05)
+    assert not joining.done()
+
+    layer.broken = False
+
+    await joining
+
+
+async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
+    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(fanout, "PATIENCE", 0.05)
+    layer.broken = True
+
+    with pytest.raises(ChannelLayerUnavailable):
+        await groups.join("room", Member())
+
+    assert not groups.groups
+
+
+async def test_a_bad_name_is_refused_at_once(groups):
+    with pytest.raises(TypeError, match="Group name"):
+        await groups.join("no spaces", Member())
 
 
 async def test_memberships_are_renewed(layer, groups, monkeypatch, until):
@@ -150,7 +178,7 @@ async def test_memberships_are_renewed(layer, groups, monkeypatch, until):
 
     layer.groups.clear()
     await until(lambda: layer.groups)
-    await broadcast(layer, "room", "hello")
+    await groups.broadcast("room", "hello")
 
     await until(lambda: member.texts == ["hello"])
 

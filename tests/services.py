@@ -1,0 +1,89 @@
+"""Real services on free loopback ports, as context managers: they can be stopped, killed and started again."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from servers import free_port, require, wait_until
+
+
+def listens(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Service:
+    """A process that listens on `port`. Subclasses set `command` and `url`."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp())
+
+    def start(self):
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, cwd=self.directory, stdout=log, stderr=log)
+        wait_until(lambda: listens(self.port), f"{self.command[0]} listens")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.kill()
+        shutil.rmtree(self.directory)
+
+
+class Redis(Service):
+    """Without persistence: a restarted one has forgotten everything."""
+
+    def __init__(self):
+        require(shutil.which("redis-server"), "redis-server is not installed")
+        super().__init__()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        self.command = [
+            "redis-server",
+            *[word for name, value in options.items() for word in (f"--{name}", str(value))],
+        ]
+
+    def execute(self, *words):
+        """Return what redis-cli prints for a command."""
+        return subprocess.check_output(["redis-cli", "-p", str(self.port), *words], text=True)
+
+
+class Postgres(Service):
+    """A cluster of its own. PostgreSQL refuses to run as root, so that root becomes the user postgres."""
+
+    def __init__(self):
+        programs = shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None)
+        require(programs, "PostgreSQL is not installed")
+        super().__init__()
+        self.bin = Path(programs).resolve().parent
+        self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+        data = self.directory / "data"
+        self.user = []
+        if os.name == "posix" and os.geteuid() == 0:
+            self.user = ["runuser", "-u", "postgres", "--"]
+            shutil.chown(self.directory, "postgres")
+        initdb = [self.bin / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run([*self.user, *initdb], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.directory), "-F"]
+        self.command = [*self.user, str(self.bin / "postgres"), "-D", str(data), *options]
+
+    def start(self):
+        super().start()
+        ready = [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        wait_until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL is ready")
+
+    def kill(self):
+        """Stop at once: every connection breaks."""
+        stop = [self.bin / "pg_ctl", "-D", self.directory / "data", "-m", "immediate", "stop"]
+        subprocess.run([*self.user, *stop], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+        self.process.wait()
