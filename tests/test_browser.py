@@ -51,7 +51,8 @@ def browser():
         browser = playwright.chromium.launch(
             executable_path=chromium, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
         )
-        expect.set_options(timeout=20_000)
+        # Long enough for the longest wait between two attempts to reconnect, on a slow machine.
+        expect.set_options(timeout=60_000)
         yield browser
         browser.close()
 

@@ -25,6 +25,7 @@ CONSUMERS = '''
 import asyncio
 
 from realtime.consumers import RealtimeConsumer
+from realtime.fanout import get_fanout
 
 
 class Closing(RealtimeConsumer):
@@ -47,7 +48,7 @@ class Failing(RealtimeConsumer):
     async def connect(self):
         await self.accept()
         await self.join("failing")
-        await self.send_json({"type": "members", "count": len(self.channel_layer.groups["failing"])})
+        await self.send_json({"type": "members", "count": len(get_fanout().groups["failing"].members)})
 
     async def receive_json(self, content):
         raise ZeroDivisionError
@@ -119,6 +120,7 @@ def test_row_1_an_idle_socket_on_redis_stays_open(project, redis):
                 client.receive(timeout=12)
             other.send({"type": "message", "text": "still there?"})
             assert client.receive()["text"] == "still there?"
+        assert "is lost" not in server.log
 
 
 def test_redis_reaches_the_other_process(project, redis):

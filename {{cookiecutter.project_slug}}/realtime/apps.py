@@ -5,4 +5,4 @@ class RealtimeConfig(AppConfig):
     name = "realtime"
 
     def ready(self):
-        from . import checks, database  # noqa: F401
+        from . import checks, database, sessions  # noqa: F401

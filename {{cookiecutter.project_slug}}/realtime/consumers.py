@@ -6,20 +6,18 @@ import time
 from functools import partial
 
 from channels.consumer import get_handler_name
+from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
-from django.core.serializers.json import DjangoJSONEncoder
 
 from .database import DatabaseUse
-from .fanout import ChannelLayerUnavailable, get_fanout
-from .frames import FrameError, decode_frame
+from .fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
+from .frames import FrameError, decode_frame, encode_frame
 from .outbox import Outbox
-from .sessions import client_address
+from .sessions import client_address, digest, get_user, user_group
 
 logger = logging.getLogger(__name__)
-
-_encoder = DjangoJSONEncoder(allow_nan=False)
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
@@ -114,10 +112,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
-        group: str. frame: dict with a "type", of what JSON and DjangoJSONEncoder know; TypeError or ValueError if not.
-        A sender that has joined receives its own frame too.
+        group: str. frame: dict with a "type"; see frames.encode_frame(). A sender that has joined receives it, too.
+        Code that is no consumer has realtime.notify().
         """
-        await self._fanout.broadcast(group, await self.encode_json(frame))
+        await self._fanout.send(group, broadcast_of(group, frame))
 
     def deliver(self, message, size):
         """Take a broadcast from the fan-out; not called by hand. A socket whose reader is too slow is closed."""
@@ -131,6 +129,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def _give_up(self):
         await self._leave_groups()
         await self.close(4000)
+
+    def handle(self, message):
+        """Take a message for this socket's own handlers from the fan-out; not called by hand."""
+        self.start_task(getattr(self, get_handler_name(message))(message))
+
+    async def realtime_logout(self, event):
+        """A session of this socket's user has ended, or the user has changed: close with 4401 if it was ours."""
+        session = self.scope["session"]
+        if event["session"] is None:
+            user = await database_sync_to_async(get_user)(type(session)(session.session_key))
+            ours = not user.is_authenticated
+        else:
+            ours = event["session"] == digest(session.session_key)
+        if ours:
+            await self.close(4401)
 
     async def realtime_broadcast(self, event):
         """Take a broadcast to a group that this socket is in through `channel_layer.group_add()`."""
@@ -224,6 +237,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         raise FrameError("unknown_type", f'Frames of type "{content["type"][:50]}" are not understood.')
 
     async def websocket_connect(self, message):
+        user = self.scope.get("user")
+        if user is not None and user.is_authenticated:
+            await self.join(user_group(user.pk))
         await super().websocket_connect(message)
         # What was broadcast meanwhile comes behind what connect() sent.
         self._outbox.release()
@@ -239,8 +255,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     @classmethod
     async def encode_json(cls, content):
-        """Return `content` as JSON. NaN and Infinity are a ValueError, because no browser could read them."""
-        return _encoder.encode(content)
+        return encode_frame(content)
 
     async def _clean_up(self):
         """End the tasks and leave the groups. Calling it twice is fine."""

@@ -11,8 +11,12 @@ import logging
 import time
 from weakref import WeakKeyDictionary
 
+from asgiref.sync import async_to_sync
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
+from django.db import transaction
+
+from .frames import encode_frame
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,27 @@ def get_fanout(alias=DEFAULT_CHANNEL_LAYER):
     return fanouts[alias]
 
 
+def broadcast_of(group, frame):
+    """Return the message that carries `frame`, a dict, through the channel layer; see frames.encode_frame()."""
+    return {"type": "realtime.broadcast", "group": group, "text": encode_frame(frame)}
+
+
+def notify(group, frame):
+    """
+    Broadcast `frame`, a dict with a "type", to `group`, a str, from a view, a signal, a task or a command.
+
+    It is sent when the transaction commits, and never after a rollback; without a transaction, at once. An error of the
+    channel layer is logged, since what is committed cannot be undone. In asynchronous code use `broadcast()`.
+    """
+    notify_members(broadcast_of(group, frame))
+
+
+def notify_members(message):
+    """As notify(), for any message that Fanout.send() takes."""
+    send = async_to_sync(get_channel_layer().group_send)
+    transaction.on_commit(lambda: send(message["group"], message), robust=True)
+
+
 class ChannelLayerUnavailable(Exception):
     """The channel layer has not answered for PATIENCE seconds."""
 
@@ -51,7 +76,12 @@ class Group:
 
 
 class Fanout:
-    """The groups of one process. A member is anything with a method `deliver(message, size)` that does not wait."""
+    """
+    The groups of one process. A member has two methods, neither of which waits.
+
+    deliver(message, size): an ASGI message to be written, and its number of characters.
+    handle(message): a message with the "type" of a handler method.
+    """
 
     def __init__(self, layer):
         self.layer = layer
@@ -60,13 +90,14 @@ class Fanout:
         self._tasks = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
 
-    async def broadcast(self, name, text):
+    async def send(self, name, message):
         """
-        Send the frame `text`, a JSON str, to the members of the group `name` in all processes that share the layer.
+        Send `message` to the members of the group `name` in all processes that share the layer.
 
+        message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of the members.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
-        await self._call(self.layer.group_send, name, {"type": "realtime.broadcast", "group": name, "text": text})
+        await self._call(self.layer.group_send, name, message)
 
     async def join(self, name, member):
         """
@@ -139,7 +170,7 @@ class Fanout:
                 self._deliver(message)
 
     def _deliver(self, message):
-        if message["type"] != "realtime.broadcast":
+        if "group" not in message:
             logger.error(
                 "%r was sent with group_send() to a group that sockets are in through join(): use broadcast() there.",
                 message["type"],
@@ -147,6 +178,10 @@ class Fanout:
             return
         group = self.groups.get(message["group"])
         if group is None:
+            return
+        if message["type"] != "realtime.broadcast":
+            for member in list(group.members):
+                member.handle(message)
             return
         text = message["text"]
         frame = {"type": "websocket.send", "text": text}

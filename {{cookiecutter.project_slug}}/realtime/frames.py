@@ -7,6 +7,8 @@ What a client sends is checked here, before a consumer sees it. A frame that bre
 
 import json
 
+from django.core.serializers.json import DjangoJSONEncoder
+
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 100
 
@@ -51,6 +53,15 @@ def decode_frame(text):
     return frame
 
 
+def encode_frame(frame):
+    """
+    Return `frame`, a dict of what JSON and DjangoJSONEncoder know, as a JSON str.
+
+    Raises TypeError for anything else, and ValueError for NaN and Infinity, which no browser could read.
+    """
+    return _encoder.encode(frame)
+
+
 def get_text(frame, key, max_length):
     """
     Return the string `frame[key]`, of 1 to `max_length` characters (code points, as `len()` counts them).
@@ -73,6 +84,7 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON value")
 
 
+_encoder = DjangoJSONEncoder(allow_nan=False)
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 

@@ -1,13 +1,18 @@
 """Who opens a socket: the address, and the session and the user of the cookie."""
 
+import hashlib
 from importlib import import_module
 
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.signals import user_logged_out
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
+
+from .fanout import notify_members
 
 
 class SessionAndUser:
@@ -26,9 +31,16 @@ class SessionAndUser:
         cookies = parse_cookie(get_header(scope, b"cookie") or "")
         key = cookies.get(settings.SESSION_COOKIE_NAME)
         session = self.session_store(key)
-        user = AnonymousUser() if key is None else await database_sync_to_async(get_user)(session)
+        user = anonymous() if key is None else await database_sync_to_async(get_user)(session)
         scope = dict(scope, cookies=cookies, session=session, user=user)
         return await self.application(scope, receive, send)
+
+
+def anonymous():
+    # A model, which cannot be imported before the apps are loaded.
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser()
 
 
 def get_user(session):
@@ -42,14 +54,39 @@ def get_user(session):
         backend = session[BACKEND_SESSION_KEY]
         session_hash = session[HASH_SESSION_KEY]
     except KeyError:
-        return AnonymousUser()
+        return anonymous()
     user = load_backend(backend).get_user(user_id) if backend in settings.AUTHENTICATION_BACKENDS else None
     if user is None:
-        return AnonymousUser()
+        return anonymous()
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     if not any(constant_time_compare(session_hash, valid) for valid in hashes):
-        return AnonymousUser()
+        return anonymous()
     return user
+
+
+def user_group(pk):
+    """Return the name of the group of a user's sockets, a str. Whatever the primary key is, the name is allowed."""
+    return f"user.{digest(pk)}"
+
+
+def digest(value):
+    """Return a name for `value`, such as a session key, that may be sent and logged."""
+    return hashlib.sha256(str(value).encode()).hexdigest()[:32]
+
+
+@receiver(user_logged_out)
+def close_sockets_of_session(sender, request, user, **kwargs):
+    """Close them with 4401, wherever they are connected: https://github.com/django/channels/issues/1324"""
+    if user is not None and request is not None:
+        session = digest(request.session.session_key)
+        notify_members({"type": "realtime.logout", "group": user_group(user.pk), "session": session})
+
+
+@receiver([post_save, post_delete], sender=settings.AUTH_USER_MODEL)
+def check_sockets_of_user(sender, instance, created=False, update_fields=None, **kwargs):
+    """Let the user's sockets look whether their session is still valid: not so after a change of the password."""
+    if not created and update_fields != {"last_login"}:
+        notify_members({"type": "realtime.logout", "group": user_group(instance.pk), "session": None})
 
 
 def client_address(scope):

@@ -117,9 +117,16 @@ if not database.get("ENGINE"):
     sys.exit(
         "DATABASE_URL is not understood. Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
     )
-if database["ENGINE"] == "django.db.backends.sqlite3" and database["NAME"] != ":memory:":
-    # The file lies beside manage.py, wherever a command is started.
-    database["NAME"] = BASE_DIR / database["NAME"]
+if database["ENGINE"] == "django.db.backends.sqlite3":
+    if database["NAME"] != ":memory:":
+        # The file lies beside manage.py, wherever a command is started.
+        database["NAME"] = BASE_DIR / database["NAME"]
+    # Readers beside one writer, and writers that wait for each other (seconds) instead of failing.
+    database["OPTIONS"] = {
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+    }
 
 DATABASES = {"default": database}
 

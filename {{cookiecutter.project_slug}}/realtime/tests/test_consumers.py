@@ -5,7 +5,7 @@ import pytest
 from channels.testing import WebsocketCommunicator
 
 from realtime.consumers import RealtimeConsumer
-from realtime.fanout import get_fanout
+from realtime.fanout import broadcast_of, get_fanout
 
 
 class Consumer(RealtimeConsumer):
@@ -82,10 +82,10 @@ async def test_leave():
 
 async def test_a_plain_group_works_beside_broadcasts():
     sockets = [await connect(Plain) for _ in range(3)]
-    layer = get_fanout().layer
+    groups = get_fanout()
 
-    await layer.group_send("plain", {"type": "plain.news", "text": "hello"})
-    await get_fanout().broadcast("plain", '{"type": "broadcast"}')
+    await groups.layer.group_send("plain", {"type": "plain.news", "text": "hello"})
+    await groups.send("plain", broadcast_of("plain", {"type": "broadcast"}))
 
     for socket in sockets:
         assert await socket.receive_json_from() == {"type": "news", "text": "hello"}
@@ -121,7 +121,7 @@ async def test_a_reader_that_is_too_slow_is_closed_with_4000(caplog, until):
     await incoming.put({"type": "websocket.connect"})
     await until(members)
     for _ in range(50):
-        await get_fanout().broadcast("group", "x" * 100)
+        await get_fanout().send("group", broadcast_of("group", {"text": "x" * 100}))
     await until(lambda: not members())
     assert "reads too slowly" in caplog.text
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 from channels.layers import InMemoryChannelLayer
 
 from realtime import fanout
-from realtime.fanout import ChannelLayerUnavailable, Fanout
+from realtime.fanout import ChannelLayerUnavailable, Fanout, broadcast_of
 from realtime.outbox import Outbox
 
 
@@ -17,7 +18,11 @@ class Member:
 
     def deliver(self, message, size):
         assert size == len(message["text"])
-        self.texts.append(message["text"])
+        self.texts.append(json.loads(message["text"])["text"])
+
+
+def message(text):
+    return broadcast_of("room", {"type": "message", "text": text})
 
 
 class Layer(InMemoryChannelLayer):
@@ -70,7 +75,7 @@ async def test_a_process_subscribes_once(layer, groups, until):
     members = [Member() for _ in range(10)]
 
     await asyncio.gather(*[groups.join("room", member) for member in members])
-    await groups.broadcast("room", "hello")
+    await groups.send("room", message("hello"))
     await until(lambda: all(member.texts == ["hello"] for member in members))
     await asyncio.gather(*[groups.leave("room", member) for member in members])
 
@@ -84,7 +89,7 @@ async def test_the_second_to_join_waits_for_the_subscription(layer, groups, unti
     await asyncio.sleep(0)
 
     await groups.join("room", second)
-    await groups.broadcast("room", "hello")
+    await groups.send("room", message("hello"))
 
     await until(lambda: second.texts == ["hello"])
     await joining
@@ -99,7 +104,7 @@ async def test_a_leave_racing_a_join_loses_nobody(layer, groups, pause, until):
     await asyncio.sleep(pause)
     await groups.join("room", joining)
     await task
-    await groups.broadcast("room", "hello")
+    await groups.send("room", message("hello"))
 
     await until(lambda: joining.texts == ["hello"])
     assert not leaving.texts
@@ -120,10 +125,10 @@ async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
     await groups.join("room", member)
 
     for number in range(2000):
-        await groups.broadcast("room", str(number))
+        await groups.send("room", message(number))
 
     await until(lambda: len(member.texts) == 2000)
-    assert member.texts == [str(number) for number in range(2000)]
+    assert member.texts == list(range(2000))
 
 
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
@@ -137,7 +142,7 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
     await asyncio.sleep(0.05)
     layer.broken = False
     await until(lambda: "is back" in caplog.text)
-    await groups.broadcast("room", "hello")
+    await groups.send("room", message("hello"))
 
     await until(lambda: member.texts == ["hello"])
     assert len(caplog.messages) == 2
@@ -178,7 +183,7 @@ async def test_memberships_are_renewed(layer, groups, monkeypatch, until):
 
     layer.groups.clear()
     await until(lambda: layer.groups)
-    await groups.broadcast("room", "hello")
+    await groups.send("room", message("hello"))
 
     await until(lambda: member.texts == ["hello"])
 

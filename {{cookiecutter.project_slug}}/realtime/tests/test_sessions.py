@@ -1,13 +1,18 @@
 """Who a socket's visitor is, and what that costs."""
 
+import contextlib
+from importlib import import_module
+
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
-from django.db import connections
+from django.db import connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from realtime import notify
 from realtime.consumers import RealtimeConsumer
 from realtime.sessions import SessionAndUser, client_address, get_user
 
@@ -51,8 +56,6 @@ async def test_nobody(transactional_db, key):
 
 
 def test_one_query_each(login):
-    from importlib import import_module
-
     session = import_module(settings.SESSION_ENGINE).SessionStore(login[1])
     with CaptureQueriesContext(connections["default"]) as queries:
         get_user(session)
@@ -83,6 +86,77 @@ def test_client_address(settings, trusted, address):
     headers = [(b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
 
     assert client_address({"client": ("10.0.0.1", 1234), "headers": headers}) == address
+
+
+@pytest.fixture
+async def sockets(login, open_socket):
+    """Two sockets of one session, one of another session of the same user, one of nobody."""
+    other = Client()
+    await sync_to_async(other.force_login)(login[0])
+    keys = [login[1], login[1], other.cookies[settings.SESSION_COOKIE_NAME].value, "none"]
+    sockets = []
+    for key in keys:
+        cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode()
+        socket = await open_socket("/ws/socket-server/", headers=[(b"cookie", cookie)])
+        await socket.receive_type("connection_established")
+        sockets.append(socket)
+    return sockets
+
+
+async def assert_closed(*sockets):
+    for socket in sockets:
+        assert await socket.receive_output() == {"type": "websocket.close", "code": 4401}
+
+
+async def assert_open(*sockets):
+    for socket in sockets:
+        await socket.send_json_to({"type": "ping"})
+        await socket.receive_type("pong")
+
+
+async def test_logout_closes_the_sockets_of_the_session(login, sockets, async_client):
+    async_client.cookies[settings.SESSION_COOKIE_NAME] = login[1]
+
+    await sync_to_async(async_client.logout)()
+
+    await assert_closed(*sockets[:2])
+    await assert_open(*sockets[2:])
+
+
+async def test_a_changed_password_closes_the_sockets_of_the_user(login, sockets):
+    login[0].set_password("new")
+    await login[0].asave()
+
+    await assert_closed(*sockets[:3])
+    await assert_open(sockets[3])
+
+
+async def test_any_other_change_closes_nothing(login, sockets):
+    login[0].first_name = "Ann"
+    await login[0].asave()
+
+    await assert_open(*sockets)
+
+
+async def test_notify_sends_on_commit(open_socket, transactional_db):
+    socket = await open_socket("/ws/socket-server/")
+    await socket.receive_type("connection_established")
+
+    def commit():
+        with transaction.atomic():
+            notify("lobby", {"type": "committed"})
+            assert async_to_sync(socket.receive_nothing)()
+
+    def roll_back():
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            notify("lobby", {"type": "rolled_back"})
+            raise ZeroDivisionError
+
+    await sync_to_async(roll_back)()
+    await sync_to_async(commit)()
+
+    await socket.receive_type("committed")
+    assert await socket.receive_nothing()
 
 
 class Reading(RealtimeConsumer):
