@@ -63,7 +63,7 @@ def parameters():
     for combination in COMBINATIONS:
         for kind in SERVERS:
             name = f"{kind}-{'-'.join(combination.values())}"
-            yield pytest.param((combination, kind), id=name, marks=pytest.mark.xdist_group(name))
+            yield pytest.param((combination, kind), id=name)
 
 
 @pytest.fixture(scope="module", params=parameters())

@@ -23,6 +23,7 @@ class ChatConsumer(RealtimeConsumer):
         """A frame came in, a dict with a string "type". Add a case for each type that the page sends."""
         match content["type"]:
             case "message":
+                # The id comes back, so that the page knows what has arrived.
                 text = get_text(content, "text", max_length=MAX_TEXT_LENGTH)
                 await self.broadcast("lobby", {"type": "message", "text": text, "id": content.get("id")})
             case _:

@@ -213,7 +213,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None, **kwargs):
         if self._closed:
             return
-        frame = {}
+        frame = None
         try:
             if text_data is None:
                 raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
@@ -224,9 +224,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 await self.receive_json(frame, **kwargs)
         except FrameError as error:
             refusal = {"type": "error", "code": error.code, "message": error.message}
-            if frame.get("id") is not None:
-                refusal["id"] = frame["id"]
-            await self.send_json(refusal)
+            id = error.id if frame is None else frame.get("id")
+            await self.send_json(refusal if id is None else refusal | {"id": id})
 
     async def receive_json(self, content, **kwargs):
         """

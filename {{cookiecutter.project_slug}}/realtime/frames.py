@@ -12,6 +12,8 @@ from django.core.serializers.json import DjangoJSONEncoder
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 100
 
+_TOO_DEEP = ("too_deep", f"The frame is nested more than {MAX_DEPTH} deep.")
+
 
 class FrameError(Exception):
     """
@@ -19,12 +21,14 @@ class FrameError(Exception):
 
     code: str, for programs, such as "text_too_long".
     message: str, for people: what was wrong and what is allowed.
+    id: str or None, the "id" of a refused frame that `receive_json()` has not seen.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code, message, id=None):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.id = id
 
 
 def decode_frame(text):
@@ -37,19 +41,20 @@ def decode_frame(text):
     try:
         frame = _decoder.decode(text)
     except RecursionError:
-        raise _too_deep() from None
+        raise FrameError(*_TOO_DEEP) from None
     except ValueError as error:
         raise FrameError("not_json", f"The frame is not JSON: {error}.") from None
     if not isinstance(frame, dict):
         raise FrameError("not_an_object", "The frame is not a JSON object.")
-    if text.count("[") + text.count("{") > MAX_DEPTH < _depth(frame):
-        raise _too_deep()
-    if "\\u" in text and not _is_encodable(frame):
-        raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.")
-    if not isinstance(frame.get("type"), str):
-        raise FrameError("no_type", 'The frame has no "type", or it is not a string.')
-    if frame.get("id") is not None and not _is_id(frame["id"]):
+    id = frame.get("id")
+    if id is not None and not (isinstance(id, str) and 0 < len(id) <= MAX_ID_LENGTH and _is_encodable(id)):
         raise FrameError("bad_id", f'"id" must be a string of 1 to {MAX_ID_LENGTH} characters.')
+    if text.count("[") + text.count("{") > MAX_DEPTH < _depth(frame):
+        raise FrameError(*_TOO_DEEP, id)
+    if "\\u" in text and not _is_encodable(frame):
+        raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.", id)
+    if not isinstance(frame.get("type"), str):
+        raise FrameError("no_type", 'The frame has no "type", or it is not a string.', id)
     return frame
 
 
@@ -88,10 +93,6 @@ _encoder = DjangoJSONEncoder(allow_nan=False)
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _too_deep():
-    return FrameError("too_deep", f"The frame is nested more than {MAX_DEPTH} deep.")
-
-
 def _depth(value):
     """Return how deep lists and dicts are nested in `value`, without recursion."""
     depth = 0
@@ -112,7 +113,3 @@ def _is_encodable(value):
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_id(value):
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH

@@ -206,6 +206,8 @@ SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
+# Over plain HTTP browsers ignore this header, and complain.
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin" if HTTPS else None
 SECURE_HSTS_SECONDS = 30 * 24 * 3600 if HTTPS else 0
 # Subdomains and browsers' preload lists are decisions about a whole domain, not about this site.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]

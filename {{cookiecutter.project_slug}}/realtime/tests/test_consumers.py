@@ -207,6 +207,16 @@ async def test_bad_frames_are_answered(frame, code):
     await socket.disconnect()
 
 
+@pytest.mark.parametrize("frame", ['{"id": "7"}', '{"type": "x", "id": "7"}', '{"id": "7", "text": "\\udfff"}'])
+async def test_an_error_names_the_refused_frame(frame):
+    socket = await connect()
+
+    await socket.send_to(text_data=frame)
+
+    assert (await socket.receive_json_from())["id"] == "7"
+    await socket.disconnect()
+
+
 async def test_binary_frames_are_answered():
     socket = await connect()
 

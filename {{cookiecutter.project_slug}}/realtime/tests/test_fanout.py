@@ -131,6 +131,23 @@ async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
     assert member.texts == list(range(2000))
 
 
+async def test_a_burst_makes_no_more_calls_than_redis_has_connections(layer, groups, monkeypatch):
+    monkeypatch.setattr(fanout, "MAX_CALLS", 10)
+    groups = Fanout(layer)
+    under_way, most = set(), []
+
+    async def group_send(group, message):
+        under_way.add(id(message))
+        most.append(len(under_way))
+        await asyncio.sleep(0)
+        under_way.discard(id(message))
+
+    monkeypatch.setattr(layer, "group_send", group_send)
+    await asyncio.gather(*[groups.send("room", message(number)) for number in range(100)])
+
+    assert max(most) == 10
+
+
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
     monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
     member = Member()
