@@ -186,7 +186,7 @@ def test_no_stale_connection_after_a_restart_of_postgresql(probes):
                 for _ in range(3):
                     client.send({"type": "count"})
                     assert client.receive() == {"type": "users", "count": 0}
-                wait_until(lambda: connections(postgres) == 0, "no connection is left open")
+                wait_until(lambda: connections(postgres) == 0, "no connection is left open", timeout=5)
 
                 postgres.kill()
                 postgres.start()

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.routing import get_default_application
 from channels.testing import WebsocketCommunicator
+from django.db import connections
 
 
 class Socket(WebsocketCommunicator):
@@ -43,6 +45,8 @@ async def open_socket(transactional_db):
     for socket in sockets:
         with contextlib.suppress(asyncio.CancelledError):
             await socket.disconnect()
+    # The consumers' connection, in their thread; ours is pytest-django's to close.
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import time
 from functools import partial
 
 from channels.consumer import get_handler_name
-from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
@@ -15,7 +14,7 @@ from .database import DatabaseUse
 from .fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from .frames import FrameError, decode_frame, encode_frame
 from .outbox import Outbox
-from .sessions import client_address, digest, get_user, user_group
+from .sessions import client_address, digest, load_user, user_group
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +84,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def dispatch(self, message):
         try:
-            await getattr(self, get_handler_name(message))(message)
+            async with self._database_use:
+                await getattr(self, get_handler_name(message))(message)
         except ChannelLayerUnavailable:
             logger.warning("WebSocket %s of %s: the channel layer is away", self.scope["path"], self._address)
             await self.close(4000)
-        finally:
-            await self._database_use.close_old_connections()
 
     # Groups
 
@@ -138,7 +136,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """A session of this socket's user has ended, or the user has changed: close with 4401 if it was ours."""
         session = self.scope["session"]
         if event["session"] is None:
-            user = await database_sync_to_async(get_user)(type(session)(session.session_key))
+            user = await load_user(type(session)(session.session_key))
             ours = not user.is_authenticated
         else:
             ours = event["session"] == digest(session.session_key)

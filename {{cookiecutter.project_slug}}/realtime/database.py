@@ -1,32 +1,48 @@
 """
-Database connections of sockets: closed when they are old or broken, as Django does after each request.
+Database connections of sockets: all of them share one thread of the ORM, and so one connection.
 
-Channels does that with a hop to a thread before every handler, also of those that never touch the database
-(https://github.com/django/channels/pull/2090). Here it is done after those that did.
+Django closes a connection after each request. Channels does that with a hop to the thread before every handler, also of
+those that never touch the database (https://github.com/django/channels/pull/2090). Here it is done when no handler has
+used the connection for a second, or when one has failed.
 """
 
+import asyncio
 from contextvars import ContextVar
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
+from channels.exceptions import StopConsumer
 from django.db import close_old_connections
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
+IDLE = 1  # seconds
+
 _current = ContextVar("database_use", default=None)
+_closers = WeakKeyDictionary()
 
 
 class DatabaseUse:
-    """Notes whether queries are made from now on in this context: in the current task, its threads and its tasks."""
+    """
+    A context manager around code that may use the database: in the current task, in its threads and in its tasks.
+
+    If it did, the connection is closed when it is idle, or at once after an error, which may be the connection's own.
+    """
 
     def __init__(self):
         self.used = False
-        _current.set(self)
 
-    async def close_old_connections(self):
-        """Call Django's close_old_connections() in the ORM's thread, if queries have been made since the last call."""
+    async def __aenter__(self):
+        _current.set(self)
+        return self
+
+    async def __aexit__(self, error_type, error, traceback):
         if self.used:
             self.used = False
-            await sync_to_async(close_old_connections)()
+            if error is None or isinstance(error, StopConsumer):
+                close_when_idle()
+            else:
+                await sync_to_async(close_old_connections)()
 
 
 @receiver(connection_created)
@@ -40,3 +56,28 @@ def note_use(execute, sql, params, many, context):
     if use is not None:
         use.used = True
     return execute(sql, params, many, context)
+
+
+def close_when_idle():
+    """Call Django's close_old_connections() in the ORM's thread, IDLE seconds after the last call of this function."""
+    loop = asyncio.get_running_loop()
+    if loop not in _closers:
+        _closers[loop] = IdleCloser(loop)
+    _closers[loop].touch()
+
+
+class IdleCloser:
+    def __init__(self, loop):
+        self.loop = loop
+        self.task = None
+
+    def touch(self):
+        self.last = self.loop.time()
+        if self.task is None:
+            self.task = self.loop.create_task(self.close())
+
+    async def close(self):
+        while (wait := self.last + IDLE - self.loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(wait)
+        self.task = None
+        await sync_to_async(close_old_connections)()

@@ -1,7 +1,6 @@
 """What waits to be written to one socket."""
 
 import asyncio
-import contextlib
 import types
 from collections import deque
 
@@ -22,6 +21,8 @@ class Outbox:
         self._waiting = deque()
         self._size = 0
         self._held = True
+        # Whether put() may write at once: not held, and nothing under way.
+        self._free = False
         self._task = None
 
     def put(self, message, size):
@@ -30,10 +31,13 @@ class Outbox:
 
         size: its number of characters. Returns False if it does not fit: the reader is too slow.
         """
-        if self._task is None and not self._held:
-            # An error means that the socket is closing, of which the server tells the consumer.
-            with contextlib.suppress(OSError, RuntimeError):
+        if self._free:
+            # suppress() would cost as much as the write.
+            try:  # noqa: SIM105
                 self._begin(message)
+            except (OSError, RuntimeError):
+                # The socket is closing, of which the server tells the consumer.
+                pass
             return True
         if self._size + size > self._limit:
             return False
@@ -52,8 +56,9 @@ class Outbox:
     def release(self):
         """Let go what has been put in so far."""
         self._held = False
-        if self._waiting and self._task is None:
-            self._start(self._drain())
+        self._free = self._task is None
+        if self._free and self._waiting:
+            self._start()
 
     def clear(self):
         """Forget what waits."""
@@ -68,43 +73,42 @@ class Outbox:
             await asyncio.wait([self._task])
 
     def _begin(self, message):
-        rest = start(self._send(message))
-        if rest is not None:
-            self._start(self._drain(rest))
+        """
+        Write `message` up to where the server makes it wait, and start a task only for the rest.
 
-    def _start(self, coroutine):
-        self._task = asyncio.create_task(coroutine)
-        # Only send() waits for the outcome; for put() see there.
+        Nearly every write is done at once, and a task for each of thousands would cost more than the writes. From Python
+        3.12 on, asyncio's eager tasks do the same.
+        """
+        coroutine = self._send(message)
+        try:
+            future = coroutine.send(None)
+        except StopIteration:
+            return
+        self._start(_rest(coroutine, future))
+
+    def _start(self, first=None):
+        self._free = False
+        self._task = asyncio.create_task(self._write(first))
+        # Only send() waits for the outcome; for put() an error means that the socket is closing, as above.
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _drain(self, rest=None):
+    async def _write(self, first):
+        """Await `first`, if there is one, and write what waits."""
         try:
-            if rest is not None:
-                await rest
+            if first is not None:
+                await first
             while self._waiting and not self._held:
                 message, size = self._waiting.popleft()
                 self._size -= size
                 await self._send(message)
         finally:
             self._task = None
-
-
-def start(coroutine):
-    """
-    Run `coroutine` up to its first wait. Return None if it is done by then, or else an awaitable for the rest.
-
-    Most writes are done at once, and a task for each of thousands would cost more than the write itself. From Python
-    3.12 on, asyncio's eager tasks do the same.
-    """
-    try:
-        future = coroutine.send(None)
-    except StopIteration:
-        return None
-    return _continue(coroutine, future)
+            self._free = not self._held
 
 
 @types.coroutine
-def _continue(coroutine, future):
+def _rest(coroutine, future):
+    """Go on with `coroutine`, which waits for `future`."""
     try:
         yield future
         yield from coroutine

@@ -3,7 +3,7 @@
 import hashlib
 from importlib import import_module
 
-from channels.db import database_sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.signals import user_logged_out
@@ -12,6 +12,7 @@ from django.dispatch import receiver
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 
+from .database import DatabaseUse
 from .fanout import notify_members
 
 
@@ -31,9 +32,15 @@ class SessionAndUser:
         cookies = parse_cookie(get_header(scope, b"cookie") or "")
         key = cookies.get(settings.SESSION_COOKIE_NAME)
         session = self.session_store(key)
-        user = anonymous() if key is None else await database_sync_to_async(get_user)(session)
+        user = anonymous() if key is None else await load_user(session)
         scope = dict(scope, cookies=cookies, session=session, user=user)
         return await self.application(scope, receive, send)
+
+
+async def load_user(session):
+    """As get_user(), in a thread."""
+    async with DatabaseUse():
+        return await sync_to_async(get_user)(session)
 
 
 def anonymous():
