@@ -56,8 +56,10 @@ def steps(folder):
     yield "# then open http://127.0.0.1:8000/"
 
 
+if answers["docker"] == "no":
+    remove(".dockerignore", "Dockerfile", "compose.yaml", "deploy/nginx.conf")
 if answers["github_actions"] == "no":
-    remove(".github/workflows/ci.yml", ".github/dependabot.yml")
+    remove(".github/workflows/ci.yml")
 write_env()
 if folder := where_to_go():
     # A folder's name may hold what the encoding of the output does not.

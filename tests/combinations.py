@@ -1,6 +1,6 @@
 """The combinations of options that the tests bake."""
 
 COMBINATIONS = [
-    {"github_actions": "yes"},
-    {"github_actions": "no"},
+    {"docker": "yes", "github_actions": "yes"},
+    {"docker": "no", "github_actions": "no"},
 ]

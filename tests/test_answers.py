@@ -56,6 +56,7 @@ BAD_ANSWERS = {
     ("project_slug", "uses that name"): [
         *("None", "class", "print", "json", "django", "twisted", "admin", "chat", "Chat", "manage", "con"),
     ],
+    ("docker", "['yes', 'no']"): ["podman", ""],
     ("github_actions", "['yes', 'no']"): ["maybe", '"""); open("pwned", "w")#'],
 }
 
@@ -170,7 +171,7 @@ def test_bad_answer_is_refused(output_dir, option, allowed, answer):
     result = cookiecutter(output_dir, **{option: answer})
     assert result.returncode == 1
     assert contents(output_dir.parent) == before
-    if option == "github_actions":
+    if option in {"docker", "github_actions"}:
         # cookiecutter itself looks at choices; its message ends a traceback.
         message, shown = result.stderr.splitlines()[-1], answer
     else:
@@ -288,6 +289,17 @@ def test_without_github_actions(output_dir):
     (github / "CODEOWNERS").touch()
     assert cookiecutter(output_dir, "-f", github_actions="no").returncode == 0
     assert contents(github) == {"CODEOWNERS": b""}
+
+
+def test_without_docker(output_dir):
+    assert cookiecutter(output_dir, docker="no").returncode == 0
+    project = output_dir / "my_realtime_site"
+    assert not (project / "deploy").exists()
+    mentions = [path for path in project.rglob("*") if path.is_file() and "docker" in path.read_text("utf-8").lower()]
+    assert [path.name for path in mentions] == []
+    workflow = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test"]
+    assert workflow.endswith("WARNING\n")
 
 
 def path_with(folder, *commands):

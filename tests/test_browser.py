@@ -17,16 +17,12 @@ try:
 except ImportError:
     sync_playwright = None
 
-# One process drives them all: a browser of its own for each worker would cost more than it saves.
-pytestmark = pytest.mark.xdist_group("browser")
-
 GREETING = "You are now connected!"
 # A page on plain http that is not the local machine's, like one that a phone opens.
 PHONE_HOST = "phone.test"
 # What Chromium writes to the console where there is no mistake.
 HARMLESS = (
     "WebSocket connection to",  # … failed: each attempt while the server is down.
-    "The Cross-Origin-Opener-Policy header has been ignored",  # On plain http.
 )
 FLAGS = [
     "--no-sandbox",
@@ -40,7 +36,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     require(sync_playwright, "playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -57,7 +53,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(project):
     with Server(project, env={"DJANGO_ALLOWED_HOSTS": f"127.0.0.1,{PHONE_HOST}"}) as server:
         yield server

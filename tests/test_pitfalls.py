@@ -260,9 +260,9 @@ async def test_a_consumer_sees_and_writes_rows(open_socket, attempt):
 def test_nothing_is_left(db):
     assert not User.objects.exists()
 """
-    (copy / "chat" / "tests" / "test_rows.py").write_text(tests, encoding="utf-8")
+    (copy / "chat" / "test_rows.py").write_text(tests, encoding="utf-8")
 
-    result = run(copy, "-m", "pytest", "chat/tests/test_rows.py")
+    result = run(copy, "-m", "pytest", "chat/test_rows.py")
 
     assert "4 passed" in result.stdout
 

@@ -1,5 +1,6 @@
 """The repository itself: it can be checked out anywhere, its workflows are sound, its texts are true."""
 
+import json
 import os
 import re
 import shutil
@@ -121,6 +122,20 @@ def test_workflows_pass_zizmor(github):
     output(tool("zizmor"), "--offline", "--no-progress", github)
 
 
+def test_baked_workflows_use_the_same_actions(bake):
+    """Dependabot updates those of this repository, and then this test asks for the template."""
+
+    def actions(github):
+        return {
+            line.strip(" -")
+            for path in github.glob("workflows/*.yml")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if "uses: " in line
+        }
+
+    assert actions(bake(github_actions="yes") / ".github") <= actions(REPOSITORY / ".github")
+
+
 def test_ci_runs_what_the_readme_says():
     commands = read(".ci/run").splitlines()
     assert "export REQUIRE_ALL=1" in commands
@@ -154,7 +169,7 @@ def start_make(names, tmp_path_factory):
         UV_CACHE_DIR=output(tool("uv"), "cache", "dir").strip(),
     )
     # Of the `make test` that runs this.
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS", "PORT", "PYTHON"):
         env.pop(name, None)
 
     def start_make(*arguments):
@@ -167,7 +182,6 @@ def start_make(names, tmp_path_factory):
     return start_make
 
 
-@pytest.mark.xdist_group("make")
 def test_make_demo(start_make):
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
@@ -190,7 +204,6 @@ def test_make_demo(start_make):
             os.killpg(make.pid, signal.SIGKILL)
 
 
-@pytest.mark.xdist_group("make")
 @pytest.mark.parametrize(
     ("argument", "word"),
     [
@@ -236,6 +249,11 @@ def test_documents_name_files_that_are_baked(bake):
     for document in ("README.md", "docs/four-steps.md", "docs/pitfalls.md"):
         for path in re.findall(r"`((?:<project>|chat|realtime)/[\w./]+\.\w+)`", read(document)):
             assert (project / path.replace("<project>", slug)).exists(), f"{document}: {path}"
+
+
+def test_readme_lists_the_options():
+    questions = [name for name in json.loads(read("cookiecutter.json")) if not name.startswith("_")]
+    assert re.findall(r"^\| `(\w+)` \|", read("README.md"), re.MULTILINE) == questions
 
 
 def test_changelog_has_a_version_or_what_is_coming():

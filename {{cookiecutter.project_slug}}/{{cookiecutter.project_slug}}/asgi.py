@@ -18,8 +18,7 @@ django_asgi_app = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from chat.routing import websocket_urlpatterns  # noqa: E402
-from realtime.origin import AllowedOrigins  # noqa: E402
-from realtime.routing import unknown_path  # noqa: E402
+from realtime.asgi import AllowedOrigins, unknown_path  # noqa: E402
 from realtime.sessions import SessionAndUser  # noqa: E402
 
 application = ProtocolTypeRouter(

@@ -247,6 +247,8 @@ LOGGING = {
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
+        # Django's own handler would write each line a second time.
+        "django": {"handlers": [], "level": "INFO"},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
     },

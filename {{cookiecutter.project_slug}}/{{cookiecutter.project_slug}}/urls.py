@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from realtime.health import healthz
+from realtime.checks import healthz
 
 urlpatterns = [
     path("", include("chat.urls")),

@@ -1,11 +1,24 @@
-"""The wiring around the consumers, in asgi.py and settings.py."""
+"""What stands around the consumers: the wiring in asgi.py and settings.py, sessions and users, notify()."""
+
+import contextlib
+from importlib import import_module
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import get_default_application
 from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
+from realtime import notify
 from realtime.checks import check_asgi_application, check_channel_layer, check_daphne
+from realtime.consumers import RealtimeConsumer
+from realtime.sessions import SessionAndUser, client_address, get_user
 
 PATH = "/ws/socket-server/"
 
@@ -65,3 +78,168 @@ def test_check_explains_a_wrong_asgi_application(settings, path):
 
 def test_check_explains_the_in_memory_layer():
     assert [warning.id for warning in check_channel_layer(None)] == ["realtime.W001"]
+
+
+@pytest.fixture
+def login(transactional_db):
+    """Return a user and the session key of its login."""
+    user = User.objects.create_user("ann")
+    client = Client()
+    client.force_login(user)
+    return user, client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+async def scope_of(key=None):
+    """Return the scope that an application inside of SessionAndUser sees."""
+    seen = {}
+
+    async def application(scope, receive, send):
+        seen.update(scope)
+
+    cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode()
+    headers = [(b"cookie", cookie)] if key else []
+    await SessionAndUser(application)({"type": "websocket", "headers": headers}, None, None)
+    return seen
+
+
+async def test_user_and_session(login):
+    user, key = login
+
+    scope = await scope_of(key)
+
+    assert scope["user"] == user
+    assert scope["session"].session_key == key
+
+
+@pytest.mark.parametrize("key", [None, "", "unknown"])
+async def test_nobody(transactional_db, key):
+    scope = await scope_of(key)
+
+    assert isinstance(scope["user"], AnonymousUser)
+
+
+def test_one_query_each(login):
+    session = import_module(settings.SESSION_ENGINE).SessionStore(login[1])
+    with CaptureQueriesContext(connections["default"]) as queries:
+        get_user(session)
+
+    assert len(queries) == 2
+
+
+async def test_a_changed_password_logs_out(login):
+    user, key = login
+    user.set_password("new")
+    await user.asave()
+
+    assert isinstance((await scope_of(key))["user"], AnonymousUser)
+
+
+async def test_a_changed_key_keeps_session_and_user(login, settings):
+    user, key = login
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "a new key"
+
+    assert (await scope_of(key))["user"] == user
+    assert await Session.objects.acount() == 1
+
+
+@pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "192.0.2.7")])
+def test_client_address(settings, trusted, address):
+    settings.TRUST_PROXY = trusted
+    headers = [(b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
+
+    assert client_address({"client": ("10.0.0.1", 1234), "headers": headers}) == address
+
+
+@pytest.fixture
+async def sockets(login, open_socket):
+    """Two sockets of one session, one of another session of the same user, one of nobody."""
+    other = Client()
+    await sync_to_async(other.force_login)(login[0])
+    keys = [login[1], login[1], other.cookies[settings.SESSION_COOKIE_NAME].value, "none"]
+    sockets = []
+    for key in keys:
+        cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode()
+        socket = await open_socket("/ws/socket-server/", headers=[(b"cookie", cookie)])
+        await socket.receive_type("connection_established")
+        sockets.append(socket)
+    return sockets
+
+
+async def assert_closed(*sockets):
+    for socket in sockets:
+        assert await socket.receive_output() == {"type": "websocket.close", "code": 4401}
+
+
+async def assert_open(*sockets):
+    for socket in sockets:
+        await socket.send_json_to({"type": "ping"})
+        await socket.receive_type("pong")
+
+
+async def test_logout_closes_the_sockets_of_the_session(login, sockets, async_client):
+    async_client.cookies[settings.SESSION_COOKIE_NAME] = login[1]
+
+    await sync_to_async(async_client.logout)()
+
+    await assert_closed(*sockets[:2])
+    await assert_open(*sockets[2:])
+
+
+async def test_a_changed_password_closes_the_sockets_of_the_user(login, sockets):
+    login[0].set_password("new")
+    await login[0].asave()
+
+    await assert_closed(*sockets[:3])
+    await assert_open(sockets[3])
+
+
+async def test_any_other_change_closes_nothing(login, sockets):
+    login[0].first_name = "Ann"
+    await login[0].asave()
+
+    await assert_open(*sockets)
+
+
+async def test_notify_sends_on_commit(open_socket, transactional_db):
+    socket = await open_socket("/ws/socket-server/")
+    await socket.receive_type("connection_established")
+
+    def commit():
+        with transaction.atomic():
+            notify("lobby", {"type": "committed"})
+            assert async_to_sync(socket.receive_nothing)()
+
+    def roll_back():
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            notify("lobby", {"type": "rolled_back"})
+            raise ZeroDivisionError
+
+    await sync_to_async(roll_back)()
+    await sync_to_async(commit)()
+
+    await socket.receive_type("committed")
+    assert await socket.receive_nothing()
+
+
+class Reading(RealtimeConsumer):
+    async def receive_json(self, content):
+        await self.send_json({"type": "count", "count": await User.objects.acount()})
+
+
+async def test_handlers_without_queries_make_no_hop_to_a_thread(open_socket, monkeypatch, until):
+    closed = []
+    monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
+    monkeypatch.setattr("realtime.database.IDLE", 0.05)
+    socket = await open_socket("/ws/socket-server/")
+    await socket.receive_type("connection_established")
+    del closed[:]
+
+    await socket.send_json_to({"type": "message", "text": "hello"})
+    await socket.receive_type("message")
+    assert not closed
+
+    monkeypatch.setattr("chat.consumers.ChatConsumer.receive_json", Reading.receive_json)
+    await socket.send_json_to({"type": "count"})
+    await socket.receive_type("count")
+    await until(lambda: closed == ["closed"])

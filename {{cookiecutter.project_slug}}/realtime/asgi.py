@@ -1,10 +1,11 @@
-"""The Origin check: browsers send cookies with any page's WebSocket, so other sites' pages are refused."""
+"""What asgi.py puts around the consumers: the Origin check in front of them, the unknown paths behind them."""
 
 import logging
 from urllib.parse import urlsplit
 
 from channels.security.websocket import OriginValidator
 from django.conf import settings
+from django.urls import re_path
 
 from .sessions import client_address, get_header
 
@@ -47,3 +48,19 @@ class AllowedOrigins(OriginValidator):
         except ValueError:
             # No URL at all, such as "http://[".
             return False
+
+
+async def close_with_4404(scope, receive, send):
+    """
+    ASGI application that closes with 4404 and writes one log line.
+
+    URLRouter itself raises ValueError, an HTTP 500 with a traceback: https://github.com/django/channels/issues/2147
+    """
+    logger.warning("WebSocket %s of %s: no such path in routing.py", scope["path"], client_address(scope))
+    await receive()
+    # Accepted first, because a refused handshake carries no code.
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": 4404})
+
+
+unknown_path = re_path("", close_with_4404)

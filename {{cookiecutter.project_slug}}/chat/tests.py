@@ -1,6 +1,7 @@
 import pytest
+from django.conf import settings
 
-from chat.consumers import MAX_TEXT_LENGTH
+from .consumers import MAX_TEXT_LENGTH
 
 PATH = "/ws/socket-server/"
 
@@ -41,3 +42,18 @@ async def test_bad_texts_are_refused(open_socket, text, code):
 
     error = await socket.receive_type("error")
     assert (error["code"], error["id"]) == (code, "7")
+
+
+def test_page_knows_the_socket(client):
+    response = client.get("/")
+
+    assert response.status_code == 200
+    assert response.context["site_name"] == settings.SITE_NAME
+    assert b'"/ws/socket-server/"' in response.content
+
+
+def test_page_allows_only_its_own_scripts(client):
+    policy = client.get("/").headers["Content-Security-Policy"]
+
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy

@@ -1,0 +1,78 @@
+# make demo    bake the default project, install it, serve it
+# make test    run every test
+# make lint    check the style of this repository's own Python and workflows
+# make clean   remove what these left behind
+
+PYTHON ?= python3
+PORT ?= 8000
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready-$(subst /,-,$(PYTHON))
+
+# A variable of another project, or an environment that happens to be active, must not reach the demo.
+unexport VIRTUAL_ENV DATABASE_URL REDIS_URL
+unexport $(filter DJANGO_%,$(.VARIABLES))
+
+# uv trusts whom pip trusts: the certificates of this machine.
+export UV_SYSTEM_CERTS := true
+
+# cookiecutter ignores an answer to no question, and daphne goes on without a port: say it, before anything is done.
+define check_demo
+import json, os, socket, sys
+port, answers = sys.argv[1], [answer.partition('=') for answer in sys.argv[2:]]
+questions = {name: value for name, value in json.load(open('cookiecutter.json')).items() if name[0] != '_'}
+for name, _, value in answers:
+    if name not in questions:
+        sys.exit(f'ARGS: {name} is no question; the questions are ' + ', '.join(questions))
+    if isinstance(questions[name], list) and value not in questions[name]:
+        sys.exit(f'ARGS: {name}={value} is not allowed; allowed are ' + ', '.join(questions[name]))
+try:
+    with socket.create_server(('127.0.0.1', int(port))):
+        pass
+except (ValueError, OverflowError):
+    sys.exit(f'PORT={port} is no port; one from 1024 to 65535 is')
+except OSError as error:
+    sys.exit(f'PORT={port} cannot be used ({os.strerror(error.errno)}); choose another, as in: make demo PORT=8001')
+endef
+export check_demo
+
+.PHONY: help demo test lint clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+demo: $(READY)
+	@$(BIN)/python -c "$$check_demo" '$(PORT)' $(ARGS)
+	@rm -rf build/demo
+	@baked=$$($(BIN)/cookiecutter . --no-input --default-config --output-dir build/demo $(ARGS) 2>&1) || \
+	{ echo "$$baked" | sed '/^ERROR: Stopping/,$$d' >&2; exit 1; }
+	@cd build/demo/* && echo "Installing $$PWD ..." && uv="$(CURDIR)/$(BIN)/uv" && \
+	"$$uv" sync --quiet --python "$(CURDIR)/$(BIN)/python" && \
+	"$$uv" run --quiet manage.py migrate --verbosity 0 && \
+	{ trap : INT; "$$uv" run --quiet manage.py runserver $(PORT); }
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/zizmor --offline --quiet .
+
+clean:
+	rm -rf build .venv .pytest_cache .ruff_cache
+
+# Made again when pyproject.toml, PYTHON= or the Python behind it changes.
+$(BIN)/python:
+$(READY): pyproject.toml $(BIN)/python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo 'Python 3.11 or newer is needed, and $(PYTHON) is not: name another, as in: make $(MAKECMDGOALS) PYTHON=python3.13' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@[ "$$($(BIN)/python -VV 2>&1 && $(BIN)/python -m pip --version >/dev/null 2>&1)" = "$$($(PYTHON) -VV)" ] || \
+	$(PYTHON) -m venv --clear .venv
+	@echo 'Installing the tools in .venv ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
