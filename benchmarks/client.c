@@ -616,7 +616,8 @@ static uint64_t run_broadcast(void)
             give_up();
             last_delivery = now();
         }
-        while (readers && expected - received <= (uint64_t)(window - 1) * readers)
+        /* Signed: what give_up() counted as lost may still come. */
+        while (readers && (int64_t)(expected - received) <= (int64_t)(window - 1) * readers)
             broadcast(now());
         turn(0.05, -1);
     }
@@ -687,9 +688,9 @@ static int ascending(const void *a, const void *b)
 static void print(uint64_t count, double connecting)
 {
     printf("{\"mode\": \"%s\", \"connected\": %d, \"connecting_seconds\": %.4f, \"failed\": %d, \"seconds\": %.4f, "
-           "\"count\": %llu, \"per_second\": %.1f, \"sent\": %llu, \"lost\": %llu, \"client_cpu\": %.4f, \"watched_cpu\": [",
+           "\"count\": %llu, \"per_second\": %.1f, \"sent\": %llu, \"lost\": %lld, \"client_cpu\": %.4f, \"watched_cpu\": [",
            names[mode], ready, connecting, failed, measured, (unsigned long long)count,
-           measured > 0 ? count / measured : 0, (unsigned long long)sent, (unsigned long long)lost, share[0]);
+           measured > 0 ? count / measured : 0, (unsigned long long)sent, (long long)lost, share[0]);
     for (int i = 1; i <= watch_count; i++)
         printf("%s%.4f", i > 1 ? ", " : "", share[i]);
     printf("], \"errors\": {");

@@ -22,8 +22,9 @@ import httpx
 import pytest
 import yaml
 from clients import GREETING, open_client
-from servers import Server, clean_environ, free_port, require, run, wait_until
+from servers import REPOSITORY, Server, clean_environ, free_port, require, run, wait_until
 from services import Redis, Service
+from test_fanout import open_stuck_reader
 from test_settings import PRODUCTION
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -129,6 +130,13 @@ def test_variables_are_those_of_the_contract(bake, compose):
 def test_deploy_check_with_the_variables_of_the_compose_file(bake, compose):
     env = environment(compose, DJANGO_HTTPS="true", DJANGO_ALLOWED_HOSTS="example.com")
     run(bake(), "-W", "error", "manage.py", "check", "--deploy", "--fail-level", "WARNING", env=env)
+
+
+def test_readme_and_documentation_agree(bake):
+    """The commands for a machine without Docker."""
+    documentation = (REPOSITORY / "docs" / "production.md").read_text(encoding="utf-8")
+    commands = re.search(r"(?m)^    uv sync --no-dev.*\n(    .*\n)+", documentation)[0]
+    assert commands in (bake() / "README.md").read_text(encoding="utf-8")
 
 
 # Dockerfile and .dockerignore
@@ -477,6 +485,22 @@ async def stop_under_clients(nginx, stopping, staying, count):
         for task in started:
             task.cancel()
     return seen
+
+
+@real
+def test_a_stuck_reader_does_not_hold_a_server_up(served, env):
+    """Without timeout_graceful_shutdown, uvicorn waits for it until it is killed."""
+    with Server(served, "production", env=env) as server, open_client(server) as client:
+        stuck = open_stuck_reader(server)
+        for number in range(150):  # more than the buffers of the kernel take
+            client.send({"type": "message", "text": "😀" * 2000, "id": str(number)})
+            assert client.receive()["id"] == str(number)
+        server.process.terminate()
+        with pytest.raises(ConnectionClosed) as closed:
+            client.receive(2)
+        assert closed.value.rcvd.code == 1012
+        server.process.wait(15)
+        stuck.close()
 
 
 @real
