@@ -1,5 +1,6 @@
 # make demo    bake the default project, install it, serve it
 # make test    run every test
+# make bench   measure a baked project against its peers
 # make lint    check the style of this repository's own Python and workflows
 # make clean   remove what these left behind
 
@@ -37,7 +38,7 @@ except OSError as error:
 endef
 export check_demo
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test bench lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -54,6 +55,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

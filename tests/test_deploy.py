@@ -313,6 +313,17 @@ def test_page_and_script_through_nginx(site):
 
 
 @real
+def test_forms_through_nginx(site):
+    """Django compares their Origin with the Host that nginx passes on, port and all."""
+    with httpx.Client(base_url=site.nginx.url, headers={"Origin": site.nginx.url.rstrip("/")}) as browser:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get("/admin/login/").text)[1]
+        form = {"csrfmiddlewaretoken": token, "username": "nobody", "password": "wrong"}
+        answer = browser.post("/admin/login/", data=form)
+    assert answer.status_code == 200
+    assert "Please enter the correct username" in answer.text
+
+
+@real
 def test_messages_cross_between_the_servers(site):
     """The least busy one is taken, so that two sockets are on two servers."""
     before = [server.log.count("opened") for server in site.servers]
@@ -347,6 +358,7 @@ def test_foreign_origin_is_refused(site):
 def test_other_upgrades_are_not_passed_on(site):
     answer = httpx.get(site.nginx.url, headers={"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"})
     assert answer.status_code == 200
+    assert "Unsupported upgrade request" not in "".join(server.log for server in site.servers)
 
 
 @real

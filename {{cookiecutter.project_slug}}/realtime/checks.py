@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connection
 from django.http import JsonResponse
+from django.utils.decorators import async_only_middleware
 
 HEALTHZ_TIMEOUT = 2  # seconds
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
@@ -74,12 +75,24 @@ def check_channel_layer(app_configs, **kwargs):
     ]
 
 
-async def healthz(request):
+@async_only_middleware
+def healthz(get_response):
     """
-    Answer 200 when the database and the channel layer answer within 2 seconds, 503 when not.
+    Answer /healthz: 200 when the database and the channel layer answer within 2 seconds, 503 when not.
 
-    The body is a JSON object: {"database": "ok", "channel_layer": "ok"}, or the name of the error instead of "ok".
+    The body is a JSON object: {"database": "ok", "channel_layer": "ok"}, or the name of the error instead of "ok". As a
+    middleware it comes before the check of the host, since those who ask know an address only.
     """
+
+    async def middleware(request):
+        if request.path_info == "/healthz":
+            return await health()
+        return await get_response(request)
+
+    return middleware
+
+
+async def health():
     tasks = {
         "database": asyncio.create_task(sync_to_async(ask_database, thread_sensitive=False)()),
         "channel_layer": asyncio.create_task(ask_channel_layer()),

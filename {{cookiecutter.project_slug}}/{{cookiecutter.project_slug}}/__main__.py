@@ -18,8 +18,14 @@ def main():
         workers=int(os.environ.get("WEB_CONCURRENCY", "1")),
         # DJANGO_TRUST_PROXY decides whom to believe; uvicorn alone would believe any local process.
         proxy_headers=False,
+        # Seconds from SIGTERM to the end. Sockets are closed with 1012 at once; without a limit, a single client that
+        # reads nothing would hold the process up for ever.
+        timeout_graceful_shutdown=10,
         # Django has no lifespan events.
         lifespan="off",
+        # Seconds. They find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
         # As much as daphne takes (bytes); a larger frame closes the socket with 1009.
         ws_max_size=2**20,
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.

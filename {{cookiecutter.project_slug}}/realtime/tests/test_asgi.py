@@ -46,7 +46,7 @@ async def test_an_unknown_path_is_closed_and_logged(caplog, open_socket):
 
 
 async def test_healthz(async_client, transactional_db):
-    response = await async_client.get("/healthz")
+    response = await async_client.get("/healthz", headers={"host": "10.0.0.7"})
 
     assert (response.status_code, response.json()) == (200, {"database": "ok", "channel_layer": "ok"})
 
