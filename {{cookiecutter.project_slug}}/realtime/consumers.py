@@ -130,7 +130,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def handle(self, message):
         """Take a message for this socket's own handlers from the fan-out; not called by hand."""
-        self.start_task(getattr(self, get_handler_name(message))(message))
+        if not self._closed:
+            self.start_task(getattr(self, get_handler_name(message))(message))
 
     async def realtime_logout(self, event):
         """A session of this socket's user has ended, or the user has changed: close with 4401 if it was ours."""
@@ -266,8 +267,4 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _leave_groups(self):
         for group in list(self._joined):
-            try:
-                await self.leave(group)
-            except Exception:
-                # The socket is out of it, and the process leaves it when the membership expires.
-                logger.warning("Leaving group %s failed", group, exc_info=True)
+            await self.leave(group)

@@ -131,7 +131,11 @@ class Fanout:
             # Somebody may have joined while the lock was waited for.
             if not group.members and group.subscribed:
                 group.subscribed = False
-                await self.layer.group_discard(name, self.channel)
+                try:
+                    await self.layer.group_discard(name, self.channel)
+                except Exception:
+                    # Then the layer still has this process in the group, until that expires, and _deliver() finds nobody.
+                    logger.debug("Group %s could not be left", name, exc_info=True)
         self._forget(name, group)
 
     def _forget(self, name, group):
@@ -166,8 +170,11 @@ class Fanout:
                 logger.error("The channel layer is lost, and no broadcast arrives: %r", error)
                 await self._resubscribe()
                 logger.warning("The channel layer is back")
-            else:
+                continue
+            try:
                 self._deliver(message)
+            except Exception:
+                logger.exception("A message of the channel layer could not be delivered")
 
     def _deliver(self, message):
         if "group" not in message:

@@ -90,9 +90,9 @@ def close_sockets_of_session(sender, request, user, **kwargs):
 
 
 @receiver([post_save, post_delete], sender=settings.AUTH_USER_MODEL)
-def check_sockets_of_user(sender, instance, created=False, update_fields=None, **kwargs):
+def check_sockets_of_user(sender, instance, created=False, raw=False, update_fields=None, **kwargs):
     """Let the user's sockets look whether their session is still valid: not so after a change of the password."""
-    if not created and update_fields != {"last_login"}:
+    if not created and not raw and update_fields != {"last_login"}:
         notify_members({"type": "realtime.logout", "group": user_group(instance.pk), "session": None})
 
 

@@ -42,6 +42,8 @@ class Layer(InMemoryChannelLayer):
         await super().group_add(group, channel)
 
     async def group_discard(self, group, channel):
+        if self.broken:
+            raise ConnectionError
         self.calls.append("discard")
         await asyncio.sleep(0.01)
         await super().group_discard(group, channel)
@@ -163,6 +165,29 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
 
     await until(lambda: member.texts == ["hello"])
     assert len(caplog.messages) == 2
+
+
+async def test_a_message_that_nobody_understands_ends_nothing(layer, groups, until, caplog):
+    member = Member()
+    await groups.join("room", member)
+
+    await groups.send("room", {"type": "unknown", "group": "room"})
+    await groups.layer.group_send("room", {"type": "of.another.origin"})
+    await groups.send("room", message("hello"))
+
+    await until(lambda: member.texts == ["hello"])
+    assert "could not be delivered" in caplog.messages[0]
+    assert "use broadcast() there" in caplog.messages[1]
+
+
+async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, monkeypatch):
+    member = Member()
+    await groups.join("room", member)
+    layer.broken = True
+
+    await groups.leave("room", member)
+
+    assert not groups.groups
 
 
 async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
