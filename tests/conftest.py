@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from servers import run
 
@@ -24,3 +26,26 @@ def project(bake):
     project = bake()
     run(project, "manage.py", "migrate")
     return project
+
+
+@pytest.fixture(scope="module")
+def with_consumers(project, tmp_path_factory):
+    """
+    Return a function that copies the project and adds consumers to it, which then behave as a test needs it.
+
+    `with_consumers(code, slow="Slow")` puts the class Slow of `code`, a str, at ws/slow/, and returns the Path.
+    """
+
+    def with_consumers(code, **routes):
+        copy = shutil.copytree(project, tmp_path_factory.mktemp("consumers") / "project")
+        (copy / "chat" / "probes.py").write_text(code, encoding="utf-8")
+        lines = ["", f"from .probes import {', '.join(routes.values())}", ""]
+        lines += [
+            f'websocket_urlpatterns.append(path("ws/{name}/", {consumer}.as_asgi()))'
+            for name, consumer in routes.items()
+        ]
+        with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
+            routing.write("\n".join(lines) + "\n")
+        return copy
+
+    return with_consumers

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -44,25 +43,14 @@ class Counting(RealtimeConsumer):
     async def receive_json(self, content):
         await self.send_json({"type": "users", "count": await User.objects.acount()})
 """
-ROUTES = """
-from .probes import Burst, Counting
-
-websocket_urlpatterns += [
-    path("ws/burst/", Burst.as_asgi()),
-    path("ws/counting/", Counting.as_asgi()),
-]
-"""
 
 
 @pytest.fixture(scope="module")
-def probes(project, tmp_path_factory):
+def probes(with_consumers):
     """A project with the consumers above."""
-    copy = shutil.copytree(project, tmp_path_factory.mktemp("fanout") / "project")
-    (copy / "chat" / "probes.py").write_text(CONSUMERS, encoding="utf-8")
-    with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
-        routing.write(ROUTES)
-    run(copy, "manage.py", "collectstatic", "--no-input", env=PRODUCTION)
-    return copy
+    project = with_consumers(CONSUMERS, burst="Burst", counting="Counting")
+    run(project, "manage.py", "collectstatic", "--no-input", env=PRODUCTION)
+    return project
 
 
 @pytest.fixture

@@ -71,16 +71,6 @@ class Slow(RealtimeConsumer):
     async def disconnect(self, code):
         print("disconnect called", flush=True)
 '''
-ROUTES = """
-from .probes import Closing, Failing, Refusing, Slow
-
-websocket_urlpatterns += [
-    path("ws/closing/", Closing.as_asgi()),
-    path("ws/refusing/", Refusing.as_asgi()),
-    path("ws/failing/", Failing.as_asgi()),
-    path("ws/slow/", Slow.as_asgi()),
-]
-"""
 
 
 @pytest.fixture
@@ -90,13 +80,10 @@ def copy(project, tmp_path):
 
 
 @pytest.fixture(scope="module", params=["runserver", "uvicorn"])
-def probes(request, project, tmp_path_factory):
+def probes(request, with_consumers):
     """A server of a project that has the consumers above."""
-    copy = shutil.copytree(project, tmp_path_factory.mktemp("probes") / "project")
-    (copy / "chat" / "probes.py").write_text(CONSUMERS, encoding="utf-8")
-    with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
-        routing.write(ROUTES)
-    with Server(copy, request.param) as server:
+    project = with_consumers(CONSUMERS, closing="Closing", refusing="Refusing", failing="Failing", slow="Slow")
+    with Server(project, request.param) as server:
         yield server
 
 
@@ -270,8 +257,12 @@ def test_nothing_is_left(db):
 def test_row_18_disconnect_after_a_refused_connect(probes):
     with pytest.raises(InvalidStatus) as refusal, open_client(probes, path="ws/refusing/", greeting=False):
         pass
-
     assert refusal.value.response.status_code == 403
+
+    # What the refused consumer has to complain about stands in the log before the end of a later one.
+    with open_client(probes):
+        pass
+    wait_until(lambda: "/ws/socket-server/ of 127.0.0.1 closed" in probes.log, "a log line")
     assert "AttributeError" not in probes.log
 
 

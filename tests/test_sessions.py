@@ -1,7 +1,6 @@
 """Sessions over real sockets and between processes: logout, and a change of the secret key."""
 
 import re
-import shutil
 
 import httpx
 import pytest
@@ -20,11 +19,6 @@ class Who(RealtimeConsumer):
     async def connect(self):
         await self.accept()
         await self.send_json({"type": "you", "name": self.scope["user"].get_username()})
-"""
-ROUTE = """
-from .probes import Who
-
-websocket_urlpatterns.append(path("ws/who/", Who.as_asgi()))
 """
 # Notifies again and again from threads and event loops of their own, as tasks and commands do.
 NOTIFY = """
@@ -46,15 +40,12 @@ for number in range(3):
 
 
 @pytest.fixture(scope="module")
-def project(project, tmp_path_factory):
+def site(with_consumers):
     """A project with the consumer above and a user, ann."""
-    copy = shutil.copytree(project, tmp_path_factory.mktemp("sessions") / "project")
-    (copy / "chat" / "probes.py").write_text(CONSUMER, encoding="utf-8")
-    with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
-        routing.write(ROUTE)
+    site = with_consumers(CONSUMER, who="Who")
     create = "from django.contrib.auth.models import User; User.objects.create_superuser('ann', password='secret')"
-    run(copy, "manage.py", "shell", "--no-imports", "-c", create)
-    return copy
+    run(site, "manage.py", "shell", "--no-imports", "-c", create)
+    return site
 
 
 @pytest.fixture
@@ -82,10 +73,10 @@ def cookie(browser):
     return {"additional_headers": {"Cookie": f"sessionid={browser.cookies['sessionid']}"}}
 
 
-def test_row_11_logout_closes_the_sockets_of_the_session_in_every_process(project, redis):
+def test_row_11_logout_closes_the_sockets_of_the_session_in_every_process(site, redis):
     with (
-        Server(project, "uvicorn", {"REDIS_URL": redis}) as one,
-        Server(project, "daphne", {"REDIS_URL": redis}) as two,
+        Server(site, "uvicorn", {"REDIS_URL": redis}) as one,
+        Server(site, "daphne", {"REDIS_URL": redis}) as two,
     ):
         browser, elsewhere = login(one), login(two)
         with (
@@ -104,7 +95,7 @@ def test_row_11_logout_closes_the_sockets_of_the_session_in_every_process(projec
             nobody.ping()
 
 
-def test_row_12_a_new_secret_key_keeps_sessions_and_users(project):
+def test_row_12_a_new_secret_key_keeps_sessions_and_users(site):
     old, new = (PRODUCTION["DJANGO_SECRET_KEY"] + number for number in "12")
     env = PRODUCTION | {
         "DJANGO_HTTPS": "false",
@@ -112,19 +103,19 @@ def test_row_12_a_new_secret_key_keeps_sessions_and_users(project):
         "DATABASE_URL": "",
         "REDIS_URL": "",
     }
-    run(project, "manage.py", "collectstatic", "--no-input", env=env)
-    with Server(project, "production", env | {"DJANGO_SECRET_KEY": old}) as server:
+    run(site, "manage.py", "collectstatic", "--no-input", env=env)
+    with Server(site, "production", env | {"DJANGO_SECRET_KEY": old}) as server:
         browser = login(server)
     rotated = env | {"DJANGO_SECRET_KEY": new, "DJANGO_SECRET_KEY_FALLBACKS": old}
-    with Server(project, "production", rotated) as server:
+    with Server(site, "production", rotated) as server:
         for _ in range(2):
             with open_client(server, path="ws/who/", greeting=False, **cookie(browser)) as client:
                 assert client.receive() == {"type": "you", "name": "ann"}
 
 
-def test_row_22_notify_from_commands_and_threads(project, redis):
-    with Server(project, "uvicorn", {"REDIS_URL": redis}) as server, open_client(server) as client:
-        output = run(project, "manage.py", "shell", "--no-imports", "-c", NOTIFY, env={"REDIS_URL": redis}).stdout
+def test_row_22_notify_from_commands_and_threads(site, redis):
+    with Server(site, "uvicorn", {"REDIS_URL": redis}) as server, open_client(server) as client:
+        output = run(site, "manage.py", "shell", "--no-imports", "-c", NOTIFY, env={"REDIS_URL": redis}).stdout
 
         for name in ("command", "thread 0", "thread 1", "thread 2"):
             for number in range(20):
