@@ -1,6 +1,7 @@
 """What is baked: its files, their style, and the project's own checks and tests, for every combination of options."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -124,9 +125,31 @@ def test_own_tests_in_a_fresh_clone(baked):
     """They need no .env, and no variable of the shell disturbs them."""
     (baked / ".env").unlink()
 
-    result = run(baked, "-m", "pytest", env={"REDIS_URL": "redis://127.0.0.1:1/0", "DJANGO_ALLOWED_HOSTS": "x"})
+    result = run(
+        baked, "-m", "pytest", "-W", "error", env={"REDIS_URL": "redis://127.0.0.1:1/0", "DJANGO_ALLOWED_HOSTS": "x"}
+    )
 
     assert re.search(r"\d+ passed in", result.stdout), result.stdout
+
+
+def test_chat_can_be_deleted(baked):
+    """As the README says: its folder, and its lines in three files."""
+    shutil.rmtree(baked / "chat")
+    lines = {
+        "settings.py": ['    "chat",\n'],
+        "urls.py": ['    path("", include("chat.urls")),\n', "include, "],
+        "asgi.py": ["from chat.routing import websocket_urlpatterns  # noqa: E402\n", "*websocket_urlpatterns, "],
+    }
+    for name, parts in lines.items():
+        path = baked / "my_realtime_site" / name
+        text = path.read_text(encoding="utf-8")
+        for part in parts:
+            assert part in text
+            text = text.replace(part, "")
+        path.write_text(text, encoding="utf-8")
+
+    run(baked, "manage.py", "check")
+    assert re.search(r"\d+ passed in", run(baked, "-m", "pytest").stdout)
 
 
 def test_the_consumer_is_short(bake):

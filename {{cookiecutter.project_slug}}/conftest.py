@@ -11,10 +11,7 @@ from django.db import connections
 
 
 class Socket(WebsocketCommunicator):
-    """A browser's end of a WebSocket that goes through the whole of asgi.py, from the Origin check on."""
-
-    def __init__(self, path, headers):
-        super().__init__(get_default_application(), path, headers)
+    """A browser's end of a WebSocket."""
 
     async def receive_type(self, type):
         """Return the next frame, a dict, which must be of this type."""
@@ -23,10 +20,18 @@ class Socket(WebsocketCommunicator):
         return frame
 
 
+@pytest.fixture(scope="session", autouse=True)
+def load_asgi():
+    """asgi.py sets up logging once more. In the middle of a test that would take caplog's handler away."""
+    get_default_application()
+
+
 @pytest.fixture
 async def open_socket(transactional_db):
     """
     Return a coroutine function that opens a Socket: `socket = await open_socket("/ws/socket-server/")`.
+
+    It goes through the whole of asgi.py, from the Origin check on, unless another `application` is given.
 
     A consumer reads the database in a thread with a connection of its own. Under the `db` fixture it would not see what
     a test has saved, and what it writes itself would stay: hence `transactional_db`.
@@ -34,8 +39,9 @@ async def open_socket(transactional_db):
     """
     sockets = []
 
-    async def open_socket(path, *, origin="http://testserver", headers=()):
-        socket = Socket(path, [(b"host", b"testserver"), (b"origin", origin.encode()), *headers])
+    async def open_socket(path, *, headers=(), application=None):
+        headers = [(b"host", b"testserver"), (b"origin", b"http://testserver"), *headers]
+        socket = Socket(application or get_default_application(), path, headers)
         sockets.append(socket)
         accepted, code = await socket.connect()
         assert accepted, f"refused with {code}"

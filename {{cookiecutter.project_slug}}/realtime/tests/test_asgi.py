@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.routing import get_default_application
+from channels.routing import URLRouter, get_default_application
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
@@ -14,13 +14,44 @@ from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
 
 from realtime import notify
+from realtime.asgi import AllowedOrigins
 from realtime.checks import check_asgi_application, check_channel_layer, check_daphne
 from realtime.consumers import RealtimeConsumer
 from realtime.sessions import SessionAndUser, client_address, get_user
 
-PATH = "/ws/socket-server/"
+PATH = "/ws/test/"
+
+
+class Consumer(RealtimeConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.join("group")
+        await self.send_json({"type": "connected"})
+
+    async def receive_json(self, content):
+        match content["type"]:
+            case "broadcast":
+                await self.broadcast("group", {"type": "news"})
+            case "count":
+                await self.send_json({"type": "count", "count": await User.objects.acount()})
+
+
+APPLICATION = AllowedOrigins(SessionAndUser(URLRouter([path("ws/test/", Consumer.as_asgi())])))
+
+
+@pytest.fixture
+def connect(open_socket):
+    """Return a coroutine function that opens a socket to the Consumer above."""
+
+    async def connect(**options):
+        socket = await open_socket(PATH, application=APPLICATION, **options)
+        await socket.receive_type("connected")
+        return socket
+
+    return connect
 
 
 @pytest.mark.parametrize("origin", [None, "http://evil.example", "null", "http://["])
@@ -152,7 +183,7 @@ def test_client_address(settings, trusted, address):
 
 
 @pytest.fixture
-async def sockets(login, open_socket):
+async def sockets(login, connect):
     """Two sockets of one session, one of another session of the same user, one of nobody."""
     other = Client()
     await sync_to_async(other.force_login)(login[0])
@@ -160,9 +191,7 @@ async def sockets(login, open_socket):
     sockets = []
     for key in keys:
         cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode()
-        socket = await open_socket("/ws/socket-server/", headers=[(b"cookie", cookie)])
-        await socket.receive_type("connection_established")
-        sockets.append(socket)
+        sockets.append(await connect(headers=[(b"cookie", cookie)]))
     return sockets
 
 
@@ -201,18 +230,17 @@ async def test_any_other_change_closes_nothing(login, sockets):
     await assert_open(*sockets)
 
 
-async def test_notify_sends_on_commit(open_socket, transactional_db):
-    socket = await open_socket("/ws/socket-server/")
-    await socket.receive_type("connection_established")
+async def test_notify_sends_on_commit(connect):
+    socket = await connect()
 
     def commit():
         with transaction.atomic():
-            notify("lobby", {"type": "committed"})
+            notify("group", {"type": "committed"})
             assert async_to_sync(socket.receive_nothing)()
 
     def roll_back():
         with contextlib.suppress(ZeroDivisionError), transaction.atomic():
-            notify("lobby", {"type": "rolled_back"})
+            notify("group", {"type": "rolled_back"})
             raise ZeroDivisionError
 
     await sync_to_async(roll_back)()
@@ -222,24 +250,16 @@ async def test_notify_sends_on_commit(open_socket, transactional_db):
     assert await socket.receive_nothing()
 
 
-class Reading(RealtimeConsumer):
-    async def receive_json(self, content):
-        await self.send_json({"type": "count", "count": await User.objects.acount()})
-
-
-async def test_handlers_without_queries_make_no_hop_to_a_thread(open_socket, monkeypatch, until):
+async def test_handlers_without_queries_make_no_hop_to_a_thread(connect, monkeypatch, until):
     closed = []
     monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
     monkeypatch.setattr("realtime.database.IDLE", 0.05)
-    socket = await open_socket("/ws/socket-server/")
-    await socket.receive_type("connection_established")
-    del closed[:]
+    socket = await connect()
 
-    await socket.send_json_to({"type": "message", "text": "hello"})
-    await socket.receive_type("message")
+    await socket.send_json_to({"type": "broadcast"})
+    await socket.receive_type("news")
     assert not closed
 
-    monkeypatch.setattr("chat.consumers.ChatConsumer.receive_json", Reading.receive_json)
     await socket.send_json_to({"type": "count"})
     await socket.receive_type("count")
     await until(lambda: closed == ["closed"])
