@@ -16,6 +16,13 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).resolve().parent.parent
 WINDOWS = sys.platform == "win32"
 
+# What a production server needs to be reached from this machine, over plain HTTP.
+LOCAL_PRODUCTION = {
+    "DJANGO_SECRET_KEY": "a long random key of production 0123456789 0123456789",
+    "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
+    "DJANGO_HTTPS": "false",
+}
+
 
 def require(condition, reason):
     """Skip the test with `reason` unless `condition`; with REQUIRE_ALL=1, as in CI, fail it."""
@@ -94,41 +101,24 @@ def run(project, *command, env=None, check=True):
     return result
 
 
-class Server:
+class Process:
     """
-    A server process of a baked project, as a context manager.
+    A process that listens on a port of this machine, as a context manager.
 
-    kind: "runserver", "daphne", "uvicorn" (their command lines) or "production" (`python -m <project>`).
-    env: variables of the contract. After `stop()`, `start()` brings it back on the same port.
+    Subclasses set `command` (list), `port`, `directory` and `log_file` (Path), and may set `env` (dict).
     """
 
-    def __init__(self, project, kind="runserver", env=None, arguments=()):
-        self.project = project
-        self.kind = kind
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.socket_url = f"ws://127.0.0.1:{self.port}/ws/socket-server/"
-        self.env = clean_environ(**(env or {}))
-        application = f"{slug_of(project)}.asgi:application"
-        address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        self.command = {
-            "runserver": ["manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"],
-            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), application],
-            "uvicorn": ["-m", "uvicorn", application, "--lifespan", "off", *address],
-            "production": ["-m", slug_of(project), *address],
-        }[kind] + list(arguments)
-        self.process = None
-        self._log = project.parent / f"{kind}-{self.port}.log"
+    env = None
 
     @property
     def log(self):
-        return self._log.read_text(encoding="utf-8", errors="replace")
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def start(self):
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [python_of(self.project), *self.command],
-                cwd=self.project,
+                self.command,
+                cwd=self.directory,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -142,7 +132,7 @@ class Server:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self):
-        """End the process; a server that does not end by itself in 10 s is killed."""
+        """End the process; one that does not end by itself in 10 s is killed."""
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -154,12 +144,39 @@ class Server:
         try:
             self.start()
         except BaseException:
-            self.stop()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *error):
         self.stop()
+
+
+class Server(Process):
+    """
+    A server process of a baked project.
+
+    kind: "runserver", "daphne", "uvicorn" (their command lines) or "production" (`python -m <project>`).
+    env: variables of the contract. After `stop()`, `start()` brings it back on the same port.
+    """
+
+    def __init__(self, project, kind="runserver", env=None):
+        self.kind = kind
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.socket_url = f"ws://127.0.0.1:{self.port}/ws/socket-server/"
+        self.env = clean_environ(**(env or {}))
+        application = f"{slug_of(project)}.asgi:application"
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        arguments = {
+            "runserver": ["manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"],
+            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), application],
+            "uvicorn": ["-m", "uvicorn", application, "--lifespan", "off", *address],
+            "production": ["-m", slug_of(project), *address],
+        }[kind]
+        self.command = [python_of(project), *arguments]
+        self.directory = project
+        self.log_file = project.parent / f"{kind}-{self.port}.log"
 
 
 def slug_of(project):

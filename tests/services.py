@@ -2,42 +2,24 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
-from servers import free_port, require, wait_until
+from servers import Process, free_port, require, wait_until
 
 
-def listens(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Service:
-    """A process that listens on `port`. Subclasses set `command` and `url`."""
+class Service(Process):
+    """A service in a directory of its own. Subclasses set `command` and `url`."""
 
     def __init__(self):
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp())
-
-    def start(self):
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=self.directory, stdout=log, stderr=log)
-        wait_until(lambda: listens(self.port), f"{self.command[0]} listens")
+        self.log_file = self.directory / "log"
 
     def kill(self):
         self.process.kill()
         self.process.wait()
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def __exit__(self, *error):
         self.kill()

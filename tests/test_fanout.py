@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 from clients import GREETING, open_client
-from servers import Server, run, wait_until
+from servers import LOCAL_PRODUCTION, Server, run, wait_until
 from services import Postgres, Redis
-from test_settings import PRODUCTION
 from websockets.asyncio.client import connect
 
-PRODUCTION = PRODUCTION | {"DJANGO_HTTPS": "false", "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DATABASE_URL": ""}
 # A consumer that broadcasts many times in one go, and one that asks the database.
 CONSUMERS = """
 import asyncio
@@ -49,7 +47,7 @@ class Counting(RealtimeConsumer):
 def probes(with_consumers):
     """A project with the consumers above."""
     project = with_consumers(CONSUMERS, burst="Burst", counting="Counting")
-    run(project, "manage.py", "collectstatic", "--no-input", env=PRODUCTION)
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
 
 
@@ -63,7 +61,7 @@ def redis():
 def test_a_burst_of_2000_broadcasts_loses_none(probes, layer, request):
     redis_url = request.getfixturevalue("redis").url if layer == "redis" else ""
     with (
-        Server(probes, "production", env=PRODUCTION | {"REDIS_URL": redis_url}) as server,
+        Server(probes, "production", env=LOCAL_PRODUCTION | {"REDIS_URL": redis_url}) as server,
         open_client(server, path="ws/burst/", greeting=False) as sender,
         open_client(server, path="ws/burst/", greeting=False) as receiver,
     ):
@@ -129,7 +127,7 @@ def test_1000_simultaneous_connects_over_redis(project, redis):
 def test_stuck_readers_cost_bounded_memory(project):
     """Row 26: 50 readers that read nothing during 100 MB of broadcast, on uvicorn; the others get everything."""
     count, text = 4200, "😀" * 2000  # 24 kB as JSON, 100 MB in all
-    env = PRODUCTION | {"REDIS_URL": ""}
+    env = LOCAL_PRODUCTION
     run(project, "manage.py", "collectstatic", "--no-input", env=env)
     with Server(project, "production", env=env) as server, open_client(server) as client:
         stuck = [open_stuck_reader(server) for _ in range(50)]
@@ -170,7 +168,7 @@ def memory(pid):
 def test_no_stale_connection_after_a_restart_of_postgresql(probes):
     """A handler that queries keeps Django's care for its connection, although others make no hop to a thread."""
     with Postgres() as postgres:
-        env = PRODUCTION | {"DATABASE_URL": postgres.url, "REDIS_URL": ""}
+        env = LOCAL_PRODUCTION | {"DATABASE_URL": postgres.url}
         run(probes, "manage.py", "migrate", env=env)
         with Server(probes, "production", env=env) as server:
             with open_client(server, path="ws/counting/", greeting=False) as client:

@@ -15,9 +15,8 @@ import time
 import httpx
 import pytest
 from clients import open_client
-from servers import WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
+from servers import LOCAL_PRODUCTION, WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
 from services import Redis
-from test_settings import PRODUCTION
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 # Consumers with which a project would meet the pitfalls.
@@ -267,14 +266,8 @@ def test_row_18_disconnect_after_a_refused_connect(probes):
 
 
 def test_row_20_static_files_under_the_daphne_command(copy):
-    run(copy, "manage.py", "collectstatic", "--no-input", env=PRODUCTION)
-    env = PRODUCTION | {
-        "DJANGO_HTTPS": "false",
-        "DATABASE_URL": "",
-        "REDIS_URL": "",
-        "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
-    }
-    with Server(copy, "daphne", env=env) as server, httpx.Client(base_url=server.url) as browser:
+    run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    with Server(copy, "daphne", env=LOCAL_PRODUCTION) as server, httpx.Client(base_url=server.url) as browser:
         script = browser.get("static/chat/chat.js")
         page = browser.get("/").text
 

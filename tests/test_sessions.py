@@ -5,9 +5,8 @@ import re
 import httpx
 import pytest
 from clients import open_client
-from servers import Server, run
+from servers import LOCAL_PRODUCTION, Server, run
 from services import Redis
-from test_settings import PRODUCTION
 from websockets.exceptions import ConnectionClosed
 
 # A consumer that says who is there.
@@ -96,17 +95,11 @@ def test_row_11_logout_closes_the_sockets_of_the_session_in_every_process(site, 
 
 
 def test_row_12_a_new_secret_key_keeps_sessions_and_users(site):
-    old, new = (PRODUCTION["DJANGO_SECRET_KEY"] + number for number in "12")
-    env = PRODUCTION | {
-        "DJANGO_HTTPS": "false",
-        "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
-        "DATABASE_URL": "",
-        "REDIS_URL": "",
-    }
-    run(site, "manage.py", "collectstatic", "--no-input", env=env)
-    with Server(site, "production", env | {"DJANGO_SECRET_KEY": old}) as server:
+    old, new = (LOCAL_PRODUCTION["DJANGO_SECRET_KEY"] + number for number in "12")
+    run(site, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    with Server(site, "production", LOCAL_PRODUCTION | {"DJANGO_SECRET_KEY": old}) as server:
         browser = login(server)
-    rotated = env | {"DJANGO_SECRET_KEY": new, "DJANGO_SECRET_KEY_FALLBACKS": old}
+    rotated = LOCAL_PRODUCTION | {"DJANGO_SECRET_KEY": new, "DJANGO_SECRET_KEY_FALLBACKS": old}
     with Server(site, "production", rotated) as server:
         for _ in range(2):
             with open_client(server, path="ws/who/", greeting=False, **cookie(browser)) as client:

@@ -7,22 +7,17 @@ import httpx
 import pytest
 from clients import GREETING, open_client
 from combinations import COMBINATIONS
-from servers import Server, run, wait_until
+from servers import LOCAL_PRODUCTION, Server, run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 PATH = "WebSocket /ws/socket-server/"
 DEVELOPMENT = {}
-PRODUCTION = {
-    "DJANGO_SECRET_KEY": "a long random key of production 0123456789 0123456789",
-    "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
-    "DJANGO_HTTPS": "false",
-}
 SERVERS = {
     "runserver": DEVELOPMENT,
     "daphne": DEVELOPMENT,
     "uvicorn": DEVELOPMENT,
-    "production": PRODUCTION,
+    "production": LOCAL_PRODUCTION,
 }
 
 BAD_FRAMES = {
@@ -71,8 +66,8 @@ def server(request, bake):
     combination, kind = request.param
     project = bake(**combination)
     run(project, "manage.py", "migrate")
-    if SERVERS[kind] is PRODUCTION:
-        run(project, "manage.py", "collectstatic", "--no-input", env=PRODUCTION)
+    if SERVERS[kind] is LOCAL_PRODUCTION:
+        run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     with Server(project, kind, env=SERVERS[kind]) as server:
         yield server
         # Nothing that a client may do is worth a traceback; uvicorn itself writes one for bytes that are not UTF-8.

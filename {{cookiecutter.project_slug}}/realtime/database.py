@@ -7,6 +7,7 @@ used the connection for a second, or when one has failed.
 """
 
 import asyncio
+import time
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
@@ -62,22 +63,23 @@ def close_when_idle():
     """Call Django's close_old_connections() in the ORM's thread, IDLE seconds after the last call of this function."""
     loop = asyncio.get_running_loop()
     if loop not in _closers:
-        _closers[loop] = IdleCloser(loop)
+        _closers[loop] = IdleCloser()
     _closers[loop].touch()
 
 
 class IdleCloser:
-    def __init__(self, loop):
-        self.loop = loop
+    # It must not hold the loop, which is its weak key in _closers.
+
+    def __init__(self):
         self.task = None
 
     def touch(self):
-        self.last = self.loop.time()
+        self.last = time.monotonic()
         if self.task is None:
-            self.task = self.loop.create_task(self.close())
+            self.task = asyncio.create_task(self.close())
 
     async def close(self):
-        while (wait := self.last + IDLE - self.loop.time()) > 0:  # noqa: ASYNC110
+        while (wait := self.last + IDLE - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait)
         self.task = None
         await sync_to_async(close_old_connections)()
