@@ -8,9 +8,25 @@ import sys
 from pathlib import Path
 
 WINDOWS = os.name == "nt"
+STARTERS = ("minimal", "chat")
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+
+def place_starter(name):
+    """Move the files of the chosen starter into place, and remove the other one."""
+    starters = Path("starters")
+    for path in (starters / name).rglob("*"):
+        if path.is_file():
+            target = path.relative_to(starters / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    for starter in STARTERS:
+        shutil.rmtree(starters / starter)
+    # Unless there is something of the owner's in it, in an existing project.
+    if not any(starters.iterdir()):
+        starters.rmdir()
 
 
 def remove(*names):
@@ -56,6 +72,7 @@ def steps(folder):
     yield "# then open http://127.0.0.1:8000/"
 
 
+place_starter(answers["starter"])
 if answers["docker"] == "no":
     remove(".dockerignore", "Dockerfile", "compose.yaml", "deploy/nginx.conf")
 if answers["github_actions"] == "no":

@@ -58,6 +58,10 @@ CSRF_TRUSTED_ORIGINS = env_list("DJANGO_CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     # Before staticfiles, so that its runserver refuses where daphne's is missing.
     "realtime",
+{%- if cookiecutter.starter == "chat" %}
+    # Before the admin, whose pages for accounts have the same names.
+    "accounts",
+{%- endif %}
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -165,6 +169,28 @@ else:
     }
 
 
+# Limits of a socket
+
+# Frames that it may send in the long run, and at once. Who sends more is told to wait; None: no limit.
+REALTIME_FRAMES_PER_SECOND = 20
+REALTIME_FRAME_BURST = 200
+# Bytes; a larger frame closes it with 1009. That is uvicorn's; the limit of daphne is always 1 MiB.
+REALTIME_MAX_FRAME_SIZE = 2**20
+# Characters of a message.
+CHAT_MAX_TEXT_LENGTH = 2000
+
+
+{% if cookiecutter.starter == "chat" -%}
+# Accounts
+# https://docs.djangoproject.com/en/stable/ref/settings/#auth
+
+AUTH_USER_MODEL = "accounts.User"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "chat:rooms"
+LOGOUT_REDIRECT_URL = "login"
+
+
+{% endif -%}
 # Passwords
 # https://docs.djangoproject.com/en/stable/ref/settings/#auth-password-validators
 
@@ -252,5 +278,7 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO"},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
+        # Messages that found no room in Redis: "… over capacity …".
+        "channels_redis": {"level": "INFO"},
     },
 }

@@ -5,5 +5,8 @@ from django.urls import include, path
 
 urlpatterns = [
     path("", include("chat.urls")),
+{%- if cookiecutter.starter == "chat" %}
+    path("accounts/", include("accounts.urls")),
+{%- endif %}
     path("admin/", admin.site.urls),
 ]

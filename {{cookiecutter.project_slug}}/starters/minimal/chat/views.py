@@ -2,7 +2,6 @@ from django.conf import settings
 from django.shortcuts import render
 from django.urls import reverse
 
-from .consumers import MAX_TEXT_LENGTH
 from .routing import websocket_urlpatterns
 
 
@@ -11,6 +10,6 @@ def index(request):
     context = {
         "site_name": settings.SITE_NAME,
         "socket_path": reverse("socket", urlconf=tuple(websocket_urlpatterns)),
-        "max_text_length": MAX_TEXT_LENGTH,
+        "max_text_length": settings.CHAT_MAX_TEXT_LENGTH,
     }
     return render(request, "chat/index.html", context)

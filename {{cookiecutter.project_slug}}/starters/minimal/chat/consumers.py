@@ -4,10 +4,10 @@ Step 2 of 4: a consumer, Channels' version of a view. Step 3 is chat/routing.py.
 https://channels.readthedocs.io/en/stable/topics/consumers.html
 """
 
+from django.conf import settings
+
 from realtime.consumers import RealtimeConsumer
 from realtime.frames import get_text
-
-MAX_TEXT_LENGTH = 2000
 
 
 class ChatConsumer(RealtimeConsumer):
@@ -24,7 +24,7 @@ class ChatConsumer(RealtimeConsumer):
         match content["type"]:
             case "message":
                 # The id comes back, so that the page knows what has arrived.
-                text = get_text(content, "text", max_length=MAX_TEXT_LENGTH)
+                text = get_text(content, "text", max_length=settings.CHAT_MAX_TEXT_LENGTH)
                 await self.broadcast("lobby", {"type": "message", "text": text, "id": content.get("id")})
             case _:
                 await super().receive_json(content)

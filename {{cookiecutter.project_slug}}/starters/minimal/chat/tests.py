@@ -1,8 +1,6 @@
 import pytest
 from django.conf import settings
 
-from .consumers import MAX_TEXT_LENGTH
-
 PATH = "/ws/socket-server/"
 
 
@@ -30,7 +28,7 @@ async def test_a_message_reaches_everybody(open_socket):
     [
         (None, "no_text"),
         ("", "text_empty"),
-        ("x" * (MAX_TEXT_LENGTH + 1), "text_too_long"),
+        ("x" * (settings.CHAT_MAX_TEXT_LENGTH + 1), "text_too_long"),
         ("\0", "text_has_nul"),
     ],
 )

@@ -1,0 +1,185 @@
+"""
+Rooms, who may enter them, and their messages, numbered 1, 2, 3, … in each room without a gap.
+
+The functions are what the consumer and the views do with them.
+"""
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, models, transaction
+from django.db.models import F, Q
+from django.urls import reverse
+from django.utils import timezone
+
+# A process that says nothing for so long is dead; see BEAT in chat/feed.py.
+PRESENCE_LIFETIME = timedelta(seconds=45)
+
+
+class RoomQuerySet(models.QuerySet):
+    def joinable(self, user):
+        """Return the rooms that `user`, who is logged in, may enter."""
+        return self.filter(Q(is_open=True) | Q(pk__in=Membership.objects.filter(user=user).values("room")))
+
+
+class Room(models.Model):
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(unique=True)
+    is_open = models.BooleanField("open to everybody who is logged in", default=True)
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="rooms")
+    # The number of the newest message.
+    last_seq = models.PositiveBigIntegerField(default=0, editable=False)
+
+    objects = RoomQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name
+
+    def get_absolute_url(self):
+        return reverse("chat:room", args=[self.slug])
+
+
+class Membership(models.Model):
+    """Lets a user into a room that is not open."""
+
+    room = models.ForeignKey(Room, models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["room", "user"], name="chat_membership_once")]
+
+    def __str__(self):
+        return f"{self.user} in {self.room}"
+
+
+class Message(models.Model):
+    # The sender's browser makes it, so that it can send a message again until it knows that it is stored.
+    id = models.UUIDField(primary_key=True)
+    room = models.ForeignKey(Room, models.CASCADE, related_name="messages", db_index=False)
+    seq = models.PositiveBigIntegerField()
+    # None when the account is gone: without its messages the numbers would have gaps.
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True)
+    # Empty when somebody has removed it in the admin.
+    text = models.TextField(blank=True)
+    sent_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["room", "seq"]
+        constraints = [
+            # Its index finds the messages above or below a number, too.
+            models.UniqueConstraint(fields=["room", "seq"], name="chat_message_seq"),
+            models.CheckConstraint(condition=Q(seq__gte=1), name="chat_message_seq_from_1"),
+        ]
+
+    def __str__(self):
+        return f"{self.room_id}/{self.seq}"
+
+    def frame(self):
+        """Return the frame that shows the message, a dict. The user is "" when the account is gone."""
+        return {
+            "type": "message",
+            "seq": self.seq,
+            "id": self.id,
+            "user": self.user.get_username() if self.user else "",
+            "text": self.text,
+            "sent_at": self.sent_at,
+        }
+
+
+class Presence(models.Model):
+    """A user has a socket to a room in a process, which says so again and again; see chat/feed.py."""
+
+    room = models.ForeignKey(Room, models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+    process = models.UUIDField()
+    seen_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["room", "user", "process"], name="chat_presence_once")]
+
+    def __str__(self):
+        return f"{self.user} in {self.room}"
+
+
+class IdTaken(Exception):
+    """The id belongs to another message."""
+
+
+def can_join(user, room):
+    """Tell whether `user` may enter `room`, read it and write in it. The only place that decides."""
+    return user.is_authenticated and Room.objects.joinable(user).filter(pk=room.pk).exists()
+
+
+def get_room(user, slug):
+    """Return the Room of this slug. Raises Room.DoesNotExist, PermissionDenied if `user` may not enter it."""
+    room = Room.objects.get(slug=slug)
+    if not can_join(user, room):
+        raise PermissionDenied(f"You are not a member of {room}.")
+    return room
+
+
+def post_message(room_id, user, id, text):
+    """
+    Store a message and return it, and whether it is new: the same id from the same user is stored once.
+
+    id: UUID. text: str. Raises IdTaken when the id is somebody else's, or in another room; Room.DoesNotExist.
+    """
+    try:
+        with transaction.atomic():
+            # This locks the room's row until the commit, so that numbers become visible in their order.
+            Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1)
+            seq = Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
+            return Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text), True
+    except IntegrityError:
+        message = Message.objects.filter(pk=id, room=room_id, user=user).select_related("user").first()
+        if message is None:
+            raise IdTaken from None
+        return message, False
+
+
+def messages_after(room_id, seq, count):
+    """Return the `count` messages of the room that follow the number `seq`, oldest first, as a list."""
+    return list(Message.objects.filter(room=room_id, seq__gt=seq).order_by("seq").select_related("user")[:count])
+
+
+def messages_before(room_id, seq, count):
+    """Return the `count` messages of the room that precede the number `seq`, oldest first, as a list."""
+    messages = Message.objects.filter(room=room_id, seq__lt=seq).order_by("-seq").select_related("user")
+    return list(messages[:count])[::-1]
+
+
+def get_last_seq(room_id):
+    """Return the number of the newest message, 0 if there is none."""
+    return Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
+
+
+def say_present(process, users):
+    """
+    Store who has a socket in this process, and forget those of processes that have not done so for PRESENCE_LIFETIME.
+
+    process: UUID. users: dict of sets of primary keys of users, by primary key of the room.
+    """
+    now = timezone.now()
+    rows = [
+        Presence(room_id=room_id, user_id=user_id, process=process, seen_at=now)
+        for room_id, user_ids in users.items()
+        for user_id in user_ids
+    ]
+    fields = {"unique_fields": ["room", "user", "process"], "update_fields": ["seen_at"]}
+    Presence.objects.bulk_create(rows, update_conflicts=True, **fields)
+    Presence.objects.filter(Q(process=process, seen_at__lt=now) | Q(seen_at__lt=now - PRESENCE_LIFETIME)).delete()
+
+
+def look_at_rooms(room_ids):
+    """Return the number of the newest message and the sorted names of who is present, a dict of pairs by room."""
+    alive = Presence.objects.filter(room__in=room_ids, seen_at__gte=timezone.now() - PRESENCE_LIFETIME)
+    names = {}
+    for room_id, name in alive.values_list("room", f"user__{get_user_model().USERNAME_FIELD}").distinct():
+        names.setdefault(room_id, []).append(name)
+    seqs = Room.objects.filter(pk__in=room_ids).values_list("pk", "last_seq")
+    return {room_id: (seq, sorted(names.get(room_id, []))) for room_id, seq in seqs}

@@ -1,0 +1,401 @@
+"""What a page sees over its socket, from the handshake on."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.test import AsyncClient
+from django.utils import timezone
+
+from chat import consumers, feed
+from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, post_message
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Tests need not wait for what polling finds."""
+    monkeypatch.setattr(feed, "POLL", 0.1)
+    monkeypatch.setattr(feed, "SETTLE", 0.01)
+
+
+@pytest.fixture
+def enter(open_socket):
+    """Return a coroutine function that opens a socket to `room` as `user`, or as nobody."""
+
+    async def enter(user, room, query=""):
+        headers = []
+        if user is not None:
+            browser = AsyncClient()
+            await browser.aforce_login(user)
+            headers = [(b"cookie", f"sessionid={browser.cookies['sessionid'].value}".encode())]
+        slug = room if isinstance(room, str) else room.slug
+        return await open_socket(f"/ws/socket-server/{slug}/{query}", headers=headers)
+
+    return enter
+
+
+async def receive(socket, type):
+    """Return the next frame of this type; those about presence come when they like."""
+    while (frame := await socket.receive_json_from())["type"] != type:
+        assert frame["type"] == "presence", frame
+    return frame
+
+
+async def receive_seqs(socket, count):
+    return [(await receive(socket, "message"))["seq"] for _ in range(count)]
+
+
+async def is_live(socket):
+    """Return when all that was stored before the handshake has been read."""
+    await receive(socket, "connection_established")
+    await socket.send_json_to({"type": "ping"})
+    await receive(socket, "pong")
+
+
+async def closing_code(socket):
+    while (message := await socket.receive_output())["type"] != "websocket.close":
+        pass
+    return message["code"]
+
+
+async def send(socket, text="hello", **fields):
+    frame = {"type": "message", "id": str(uuid.uuid4()), "text": text} | fields
+    await socket.send_json_to(frame)
+    return frame["id"]
+
+
+@sync_to_async
+def store(room, user, count):
+    """Store messages that no feed hears of, as if the channel layer had dropped them."""
+    for _ in range(count):
+        post_message(room.pk, user, uuid.uuid4(), "stored")
+
+
+# The handshake
+
+
+async def test_greets(enter, room, ann):
+    await store(room, ann, 3)
+
+    socket = await enter(ann, room)
+
+    assert await receive(socket, "connection_established") == {
+        "type": "connection_established",
+        "message": "You are now connected!",
+        "room": "open",
+        "user": "ann",
+        "last_seq": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("user", "slug", "code"), [(None, "open", 4401), ("ann", "nowhere", 4404), ("ann", "closed", 4403)]
+)
+async def test_whom_a_room_does_not_let_in(enter, room, closed_room, ann, user, slug, code):
+    socket = await enter(ann if user else None, slug)
+
+    assert await closing_code(socket) == code
+
+
+@pytest.mark.parametrize(
+    ("query", "seqs"),
+    [
+        ("", range(11, 61)),
+        ("?after=", range(11, 61)),
+        ("?after=0", range(1, 61)),
+        ("?after=57", range(58, 61)),
+        ("?after=60", []),
+        ("?after=1000000", []),
+    ],
+)
+async def test_what_was_missed_comes_first(enter, room, ann, monkeypatch, query, seqs):
+    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+    await store(room, ann, 60)
+
+    socket = await enter(ann, room, query)
+
+    await receive(socket, "connection_established")
+    await send(socket)
+    assert await receive_seqs(socket, len(seqs) + 1) == [*seqs, 61]
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1.5", "1e3", "9" * 30, "%00", "²"])
+async def test_a_bad_number_is_refused(enter, room, ann, after):
+    socket = await enter(ann, room, f"?after={after}")
+
+    await receive(socket, "connection_established")
+    assert (await receive(socket, "error"))["code"] == "bad_number"
+    await send(socket)
+    assert await receive_seqs(socket, 1) == [1]
+
+
+# Messages
+
+
+async def test_a_message_reaches_everybody(enter, room, ann, ben):
+    sockets = [await enter(ann, room), await enter(ben, room)]
+    for socket in sockets:
+        await receive(socket, "connection_established")
+
+    id = await send(sockets[0], "Hello, 世界!")
+
+    for socket in sockets:
+        frame = await receive(socket, "message")
+        assert frame.pop("sent_at").endswith("Z")
+        assert frame == {"type": "message", "seq": 1, "id": id, "user": "ann", "text": "Hello, 世界!"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["😀" * 2000, "שלום, \u202eולם", "<script>alert(1)</script>", " spaces  \n\tand lines ", "e\u0301", "\ufeff"],
+)
+async def test_texts_are_kept_exactly(enter, room, ann, text):
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    await send(socket, text)
+
+    assert (await receive(socket, "message"))["text"] == text
+    assert (await Message.objects.aget()).text == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"text": ""}, "text_empty"),
+        ({"text": "x" * 2001}, "text_too_long"),
+        ({"text": "a\0b"}, "text_has_nul"),
+        ({"text": None}, "no_text"),
+        ({"id": "7"}, "bad_id"),
+        ({"id": "6F9619FF-8B86-D011-B42D-00CF4FC964FF"}, "bad_id"),
+    ],
+)
+async def test_bad_messages_are_refused(enter, room, ann, fields, code):
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    id = await send(socket, **fields)
+
+    error = await receive(socket, "error")
+    assert (error["code"], error["id"]) == (code, id)
+    assert not await Message.objects.aexists()
+
+
+async def test_a_message_without_an_id_gets_one(enter, room, ann):
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    await send(socket, id=None)
+
+    assert uuid.UUID((await receive(socket, "message"))["id"])
+
+
+async def test_the_same_id_is_answered_with_the_stored_message(enter, room, ann):
+    socket, other = await enter(ann, room), await enter(ann, room)
+    for each in (socket, other):
+        await receive(each, "connection_established")
+    id = await send(socket, "first")
+    first = await receive(socket, "message")
+
+    await send(socket, "again", id=id)
+    assert await receive(socket, "message") == first
+
+    # Nobody else sees it twice.
+    await send(socket)
+    assert await receive_seqs(other, 2) == [1, 2]
+
+
+async def test_an_id_of_somebody_else_is_refused(enter, room, ann, ben):
+    socket, other = await enter(ann, room), await enter(ben, room)
+    for each in (socket, other):
+        await receive(each, "connection_established")
+    id = await send(socket)
+    await receive(other, "message")
+
+    await send(other, id=id)
+
+    error = await receive(other, "error")
+    assert (error["code"], error["id"]) == ("id_taken", id)
+
+
+async def test_one_order_for_everybody(enter, room, ann, ben):
+    sockets = [await enter(user, room) for user in (ann, ben) for _ in range(3)]
+    for socket in sockets:
+        await receive(socket, "connection_established")
+
+    await asyncio.gather(*[send(socket) for socket in sockets for _ in range(10)])
+
+    received = [[await receive(socket, "message") for _ in range(60)] for socket in sockets]
+    assert [frame["seq"] for frame in received[0]] == list(range(1, 61))
+    assert all(frames == received[0] for frames in received)
+
+
+# What the channel layer loses
+
+
+async def test_what_the_channel_layer_drops_arrives(enter, room, ann):
+    socket = await enter(ann, room)
+    await is_live(socket)
+    await store(room, ann, 3)
+
+    await send(socket)
+
+    assert await receive_seqs(socket, 4) == [1, 2, 3, 4]
+
+
+async def test_the_last_one_arrives_too(enter, room, ann):
+    """Nothing follows that would show a gap."""
+    socket = await enter(ann, room)
+    await is_live(socket)
+
+    await store(room, ann, 1)
+
+    assert await receive_seqs(socket, 1) == [1]
+
+
+async def test_pong_tells_the_last_number(enter, room, ann, monkeypatch):
+    monkeypatch.setattr(feed, "POLL", 600)
+    monkeypatch.setattr(feed, "SETTLE", 600)
+    socket = await enter(ann, room)
+    await is_live(socket)
+    await store(room, ann, 2)
+
+    await socket.send_json_to({"type": "ping"})
+
+    assert await receive(socket, "pong") == {"type": "pong", "last_seq": 2}
+    assert await receive_seqs(socket, 2) == [1, 2]
+
+
+async def test_hints_that_overtake_each_other(room, ann):
+    """They are put in order without a query."""
+    handed_out = []
+
+    class Reader:
+        live, seq, scope = True, 0, {"user": ann}
+
+        def deliver(self, message, size):
+            handed_out.append(message["text"])
+
+    room_feed = await feed.enter_feed(room.pk, reader := Reader())
+    for seq in (2, 3, 1, 1, 2, 4):
+        room_feed.hear(seq, str(seq))
+    await room_feed.leave(reader)
+
+    assert handed_out == ["1", "2", "3", "4"]
+
+
+async def test_resume(enter, room, ann):
+    await store(room, ann, 5)
+    socket = await enter(ann, room, "?after=5")
+    await receive(socket, "connection_established")
+
+    await socket.send_json_to({"type": "resume", "after": 2})
+    await send(socket)
+
+    assert await receive_seqs(socket, 4) == [3, 4, 5, 6]
+
+
+async def test_resume_in_the_middle_of_a_replay(enter, room, ann, monkeypatch):
+    monkeypatch.setattr(consumers, "REPLAY_PAGE", 10)
+    await store(room, ann, 100)
+    socket = await enter(ann, room, "?after=0")
+    await receive(socket, "connection_established")
+    await receive_seqs(socket, 5)
+
+    await socket.send_json_to({"type": "resume", "after": 0})
+
+    seqs = [6]
+    while seqs[-1] != 100 or 1 not in seqs:
+        seqs += await receive_seqs(socket, 1)
+    begin = seqs.index(1)
+    assert seqs[begin:] == list(range(1, 101))
+
+
+async def test_history(enter, room, ann):
+    await store(room, ann, 60)
+    socket = await enter(ann, room, "?after=60")
+    await receive(socket, "connection_established")
+
+    await socket.send_json_to({"type": "history", "before": 56})
+    page = await receive(socket, "history")
+    await socket.send_json_to({"type": "history", "before": 6})
+    last_page = await receive(socket, "history")
+
+    assert [frame["seq"] for frame in page["messages"]] == list(range(6, 56))
+    assert (page["before"], page["more"]) == (56, True)
+    assert [frame["seq"] for frame in last_page["messages"]] == list(range(1, 6))
+    assert last_page["more"] is False
+
+
+@pytest.mark.parametrize("number", [None, "3", -1, 1.5, True, 2**60, []])
+async def test_bad_numbers_in_frames_are_refused(enter, room, ann, number):
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    for frame in ({"type": "history", "before": number}, {"type": "resume", "after": number}):
+        await socket.send_json_to(frame)
+        assert (await receive(socket, "error"))["code"] == "bad_number"
+
+
+# Who is here
+
+
+async def test_presence(enter, room, ann, ben):
+    socket = await enter(ann, room)
+    assert await socket.receive_type("connection_established")
+    assert await socket.receive_type("presence") == {"type": "presence", "users": ["ann"]}
+
+    other = await enter(ben, room)
+    while (await socket.receive_type("presence"))["users"] != ["ann", "ben"]:
+        pass
+    # A second tab changes nothing.
+    tab = await enter(ben, room)
+    await tab.disconnect()
+    await other.disconnect()
+    assert (await socket.receive_type("presence"))["users"] == ["ann"]
+
+
+async def test_who_was_in_a_process_that_died_is_gone(enter, room, ann, ben):
+    seen_at = timezone.now() - PRESENCE_LIFETIME + timedelta(seconds=0.5)
+    await Presence.objects.acreate(room=room, user=ben, process=uuid.uuid4(), seen_at=seen_at)
+
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    while (await receive(socket, "presence"))["users"] != ["ann", "ben"]:
+        pass
+    assert (await receive(socket, "presence"))["users"] == ["ann"]
+
+
+# Rights that end
+
+
+async def test_who_is_no_longer_a_member_is_out(enter, closed_room, ann, ben):
+    for user in (ann, ben):
+        await Membership.objects.acreate(room=closed_room, user=user)
+    sockets = [await enter(ann, closed_room), await enter(ben, closed_room)]
+    for socket in sockets:
+        await receive(socket, "connection_established")
+
+    await Membership.objects.filter(user=ben).adelete()
+
+    assert await closing_code(sockets[1]) == 4403
+    await send(sockets[0])
+    assert await receive_seqs(sockets[0], 1) == [1]
+
+
+async def test_a_room_that_is_deleted_or_closed(enter, room, ann):
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+    room.is_open = False
+    await room.asave()
+    assert await closing_code(socket) == 4403
+
+    room.is_open = True
+    await room.asave()
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+    await Room.objects.all().adelete()
+    assert await closing_code(socket) == 4404

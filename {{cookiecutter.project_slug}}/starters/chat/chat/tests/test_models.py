@@ -1,0 +1,98 @@
+"""How messages are numbered and stored, and who may enter a room."""
+
+import uuid
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from chat.models import IdTaken, Message, Room, can_join, get_room, messages_after, messages_before, post_message
+
+
+def post(room, user, text="hello", id=None):
+    return post_message(room.pk, user, id or uuid.uuid4(), text)
+
+
+def test_messages_are_numbered_in_each_room(room, closed_room, ann):
+    assert [post(room, ann)[0].seq for _ in range(3)] == [1, 2, 3]
+    assert post(closed_room, ann)[0].seq == 1
+    room.refresh_from_db()
+    assert room.last_seq == 3
+
+
+def test_the_same_id_is_stored_once(room, ann):
+    id = uuid.uuid4()
+    first, is_new = post(room, ann, "first", id)
+    assert is_new
+
+    again, is_new = post(room, ann, "again", id)
+
+    assert not is_new
+    assert (again.seq, again.text) == (first.seq, "first")
+    # The number that the second attempt took is free again.
+    assert post(room, ann)[0].seq == 2
+
+
+def test_an_id_of_somebody_else_is_refused(room, closed_room, ann, ben):
+    id = uuid.uuid4()
+    post(room, ann, id=id)
+
+    for other_room, user in ((room, ben), (closed_room, ann)):
+        with pytest.raises(IdTaken):
+            post(other_room, user, id=id)
+    assert Message.objects.count() == 1
+
+
+def test_no_message_in_a_room_that_is_gone(room, ann):
+    Room.objects.all().delete()
+
+    with pytest.raises(Room.DoesNotExist):
+        post(room, ann)
+
+
+def test_the_numbers_have_no_gap_when_an_account_goes(room, ann, ben):
+    for user in (ann, ben, ann):
+        post(room, user)
+
+    ann.delete()
+
+    messages = messages_after(room.pk, 0, 10)
+    assert [message.seq for message in messages] == [1, 2, 3]
+    assert [message.frame()["user"] for message in messages] == ["", "ben", ""]
+
+
+def test_pages(room, ann):
+    for _ in range(5):
+        post(room, ann)
+
+    for page, seqs in (
+        (messages_after(room.pk, 2, 2), [3, 4]),
+        (messages_after(room.pk, 5, 2), []),
+        (messages_before(room.pk, 4, 2), [2, 3]),
+        (messages_before(room.pk, 1, 2), []),
+    ):
+        assert [message.seq for message in page] == seqs
+
+
+def test_a_page_is_one_query(room, ann):
+    for _ in range(3):
+        post(room, ann)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert [message.frame()["user"] for message in messages_after(room.pk, 0, 10)] == ["ann"] * 3
+
+    assert len(queries) == 1
+
+
+def test_who_may_enter(room, closed_room, ann, ben):
+    closed_room.members.add(ben)
+
+    assert can_join(ann, room)
+    assert not can_join(ann, closed_room)
+    assert can_join(ben, closed_room)
+    assert not can_join(AnonymousUser(), room)
+    assert list(Room.objects.joinable(ann)) == [room]
+    with pytest.raises(PermissionDenied):
+        get_room(ann, "closed")

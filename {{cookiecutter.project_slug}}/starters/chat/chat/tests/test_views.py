@@ -1,0 +1,72 @@
+"""The pages."""
+
+import pytest
+from django.urls import reverse
+
+from chat.models import Room
+
+
+@pytest.fixture
+def browser(client, ann):
+    client.force_login(ann)
+    return client
+
+
+def test_strangers_log_in_first(client, room):
+    for url in (reverse("chat:rooms"), room.get_absolute_url()):
+        assert client.get(url).headers["Location"] == f"{reverse('login')}?next={url}"
+
+
+def test_rooms_that_the_visitor_may_enter(browser, room, closed_room):
+    response = browser.get("/")
+
+    assert list(response.context["rooms"]) == [room]
+
+
+@pytest.mark.parametrize(("name", "slug"), [("Tea & Cake", "tea-cake"), ("x" * 100, "x" * 40), ("聊天", "room-")])
+def test_a_new_room(browser, ann, name, slug):
+    response = browser.post("/", {"name": name})
+
+    room = Room.objects.get(name=name)
+    assert response.headers["Location"] == room.get_absolute_url()
+    assert room.slug.startswith(slug)
+    assert not room.is_open
+    assert list(room.members.all()) == [ann]
+
+
+def test_two_rooms_of_one_name(browser):
+    for _ in range(2):
+        browser.post("/", {"name": "Tea"})
+
+    assert sorted(room.slug[:4] for room in Room.objects.filter(name="Tea")) == ["tea", "tea-"]
+
+
+def test_a_room_needs_a_name(browser):
+    response = browser.post("/", {"name": " "})
+
+    assert response.status_code == 200
+    assert response.context["form"].errors
+
+
+def test_the_page_of_a_room(browser, room):
+    response = browser.get(room.get_absolute_url())
+
+    assert response.context["members"] is None
+    assert b'"/ws/socket-server/open/"' in response.content
+
+
+def test_a_closed_room(browser, closed_room, ann, ben):
+    assert browser.get(closed_room.get_absolute_url()).status_code == 403
+
+    closed_room.members.add(ann)
+    assert list(browser.get(closed_room.get_absolute_url()).context["members"]) == [ann]
+
+    page = browser.post(closed_room.get_absolute_url(), {"username": "nobody"})
+    assert page.context["form"].errors
+    for _ in range(2):
+        assert browser.post(closed_room.get_absolute_url(), {"username": "ben"}).status_code == 302
+    assert set(closed_room.members.all()) == {ann, ben}
+
+
+def test_no_such_room(browser):
+    assert browser.get("/rooms/nowhere/").status_code == 404

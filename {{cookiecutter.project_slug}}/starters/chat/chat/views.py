@@ -1,0 +1,45 @@
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import Http404
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from .forms import MemberForm, RoomForm
+from .models import Room, get_room
+from .routing import websocket_urlpatterns
+
+
+@login_required
+def rooms(request):
+    """The rooms that the visitor may enter, and a form that makes another."""
+    form = RoomForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        return redirect(form.save(request.user))
+    context = {
+        "site_name": settings.SITE_NAME,
+        "rooms": Room.objects.joinable(request.user),
+        "form": form,
+    }
+    return render(request, "chat/rooms.html", context)
+
+
+@login_required
+def room(request, slug):
+    """The page of step 4. It learns the socket's path here, so that chat/routing.py stays the only place for it."""
+    try:
+        room = get_room(request.user, slug)
+    except Room.DoesNotExist:
+        raise Http404("There is no such room.") from None
+    form = None if room.is_open else MemberForm(request.POST or None)
+    if request.method == "POST" and form and form.is_valid():
+        form.save(room)
+        return redirect(room)
+    context = {
+        "site_name": settings.SITE_NAME,
+        "room": room,
+        "members": None if room.is_open else room.members.order_by("username"),
+        "form": form,
+        "socket_path": reverse("socket", urlconf=tuple(websocket_urlpatterns), args=[slug]),
+        "max_text_length": settings.CHAT_MAX_TEXT_LENGTH,
+    }
+    return render(request, "chat/room.html", context)
