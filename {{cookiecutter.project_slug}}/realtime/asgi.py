@@ -7,7 +7,8 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.urls import re_path
 
-from .sessions import client_address, get_header
+from .checks import activity
+from .sessions import accept_and_close, client_address, get_header
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class AllowedOrigins(OriginValidator):
             "missing" if origin is None else repr(origin),
             get_header(scope, b"host"),
         )
+        activity["refused_origins"] += 1
+        activity.watch()
         await receive()
         await send({"type": "websocket.close"})
 
@@ -57,10 +60,7 @@ async def close_with_4404(scope, receive, send):
     URLRouter itself raises ValueError, an HTTP 500 with a traceback: https://github.com/django/channels/issues/2147
     """
     logger.warning("WebSocket %s of %s: no such path in routing.py", scope["path"], client_address(scope))
-    await receive()
-    # Accepted first, because a refused handshake carries no code.
-    await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": 4404})
+    await accept_and_close(receive, send, 4404)
 
 
 unknown_path = re_path("", close_with_4404)

@@ -1,10 +1,14 @@
 """
-Is all as it should be? Before the start `manage.py check` tells, while it runs /healthz.
+Is all as it should be? Before the start `manage.py check` tells, while it runs /healthz and the log.
 
-The system checks explain what would otherwise be a WebSocket that answers 404 or 500.
+The system checks explain what would otherwise be a WebSocket that answers 404 or 500. The log has one line a minute on
+what the sockets of the process did, and one when a service is lost, not one for each socket.
 """
 
 import asyncio
+import logging
+import time
+from collections import Counter
 
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
@@ -17,7 +21,15 @@ from django.db import connection
 from django.http import JsonResponse
 from django.utils.decorators import async_only_middleware
 
-HEALTHZ_TIMEOUT = 2  # seconds
+logger = logging.getLogger(__name__)
+
+# Seconds.
+HEALTHZ_TIMEOUT = 2
+REPORT_EVERY = 60
+RETRY_EVERY = 0.5
+# How long a socket waits for a service that is away; a page waits 10 s for its greeting.
+PATIENCE = 8
+
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 
 
@@ -129,3 +141,109 @@ def outcome(task):
         return "timeout"
     error = task.exception()
     return "ok" if error is None else type(error).__name__
+
+
+class Unavailable(Exception):
+    """A service does not answer. The socket is closed with 4000, so that the page comes back later."""
+
+
+class Outage:
+    """
+    One line when a service is lost, and one when it is back.
+
+    error: a subclass of Unavailable. lost, back: the lines. ask: a coroutine function that fails while it is away.
+    """
+
+    def __init__(self, error, lost, back, ask):
+        self._error = error
+        self._lost = lost
+        self._back = back
+        self._ask = ask
+        self._task = None
+
+    def begin(self, error):
+        """Say that the service is lost, unless it has been said, and ask until it is back."""
+        if self._task is None or self._task.done():
+            # Those of PostgreSQL have several lines, those of Redis may have none.
+            text = " ".join(str(error).split()) or repr(error)
+            logger.error("%s: %s", self._lost, text)
+            self._task = asyncio.create_task(self._wait())
+
+    async def _wait(self):
+        started = time.monotonic()
+        while True:
+            await asyncio.sleep(RETRY_EVERY)
+            try:
+                await self._ask()
+            except Exception:
+                logger.debug("Not yet", exc_info=True)
+            else:
+                return logger.warning("%s after %.1f s", self._back, time.monotonic() - started)
+
+    async def over(self, seconds=None):
+        """Wait until the service is back, for so many seconds at most, and return whether it is."""
+        if self._task is None or self._task.done():
+            return True
+        done, _ = await asyncio.wait([self._task], timeout=seconds)
+        return bool(done)
+
+    async def patiently(self, function, *arguments):
+        """
+        Return `await function(*arguments)`, called again after an outage, so that a short one is a short wait.
+
+        function: calls `begin()` and raises the error when the service does not answer. After PATIENCE it is raised here.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while await self.over(deadline - time.monotonic()):
+            try:
+                return await function(*arguments)
+            except self._error:
+                pass
+        raise self._error
+
+
+class Activity(Counter):
+    """
+    What the sockets of this process did since the last line about it.
+
+    There is a line every REPORT_EVERY seconds, unless no socket is open and nothing has happened.
+    """
+
+    names = ("opened", "frames_in", "frames_out", "refused_origins", "rate_limited", "slow_readers", "dropped")
+    sockets = 0
+    _task = None
+
+    def opened(self):
+        self.sockets += 1
+        self["opened"] += 1
+        self.watch()
+
+    def closed(self, code):
+        self.sockets -= 1
+        self[f"closed_{code}"] += 1
+
+    def watch(self):
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._report())
+
+    async def _report(self):
+        while True:
+            await asyncio.sleep(REPORT_EVERY)
+            if self or self.sockets:
+                names = [*self.names, *sorted(self.keys() - {*self.names})]
+                counts = " ".join(f"{name}={self[name]}" for name in names)
+                logger.info("In %g s: sockets=%d %s", REPORT_EVERY, self.sockets, counts)
+                self.clear()
+
+
+activity = Activity()
+
+
+def count_dropped(record):
+    """A filter of the log of channels_redis: "2 of 3 channels over capacity in group …"."""
+    if "over capacity" in record.msg:
+        activity["dropped"] += record.args[0]
+    return True
+
+
+logging.getLogger("channels_redis.core").addFilter(count_dropped)

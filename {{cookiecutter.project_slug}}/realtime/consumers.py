@@ -10,9 +10,10 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
 
+from .checks import Unavailable, activity
 from .database import DatabaseUse
-from .fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
-from .frames import FrameError, decode_frame, encode_frame
+from .fanout import broadcast_of, get_fanout
+from .frames import FrameError, FrameLimit, decode_frame, encode_frame
 from .outbox import Outbox
 from .sessions import client_address, digest, load_user, user_group
 
@@ -29,6 +30,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     - A frame that is no JSON object with a string "type" is answered with an `error` frame, and so is a FrameError
       that `receive_json()` raises. The socket stays open.
     - `{"type": "ping"}` is answered with `{"type": "pong"}`.
+    - Who sends too much is told to wait, and closed with 4429 who does not (REALTIME_FRAMES_PER_SECOND).
+    - When the channel layer or the database does not answer, the socket is closed with 4000, and the page comes back.
     - `close(4401)` reaches the browser also before `accept()`.
     - `start_task()` runs what takes long, so that the socket stays responsive meanwhile.
     - Opening and closing are logged, with address, code and seconds.
@@ -52,13 +55,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         started = time.monotonic()
         self.scope = scope
         self._address = client_address(scope)
-        self._database_use = DatabaseUse()
+        self._limit = FrameLimit()
         self._outbox = Outbox(send, self.outbox_limit)
         self.base_send = self._write
         self._fanout = get_fanout(self.channel_layer_alias)
         self.channel_layer = self._fanout.layer
         self._channel_name = await self.channel_layer.new_channel()
-        self.channel_receive = partial(self.channel_layer.receive, self._channel_name)
+        self.channel_receive = partial(self._fanout.receive, self._channel_name)
         try:
             # Few consumers use a channel of their own, and receiving from it costs as much as the rest of the socket.
             while not self._channel_used:
@@ -66,14 +69,17 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await await_many_dispatch([receive, self.channel_receive], self.dispatch)
         except StopConsumer:
             pass
+        except Unavailable:
+            await self.close(4000)
         except Exception:
             # The server writes the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
             self._close_code = 1011
             raise
         finally:
             # Not left to disconnect(), which does not run after an error or when the server is stopped.
-            await self._clean_up()
+            await self.clean_up()
             if self._accepted:
+                activity.closed(self._close_code)
                 logger.info(
                     "WebSocket %s of %s closed with %s after %.1f s",
                     scope["path"],
@@ -83,12 +89,18 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 )
 
     async def dispatch(self, message):
+        await self._run(getattr(self, get_handler_name(message))(message))
+        if message["type"] == "websocket.disconnect":
+            raise StopConsumer
+
+    async def _run(self, coroutine):
+        """Await `coroutine`, and close the socket with 4000 if a service does not answer. The log has its own line."""
         try:
-            async with self._database_use:
-                await getattr(self, get_handler_name(message))(message)
-        except ChannelLayerUnavailable:
-            logger.warning("WebSocket %s of %s: the channel layer is away", self.scope["path"], self._address)
-            await self.close(4000)
+            async with DatabaseUse():
+                return await coroutine
+        except Unavailable:
+            if not self._closed:
+                await self.close(4000)
 
     # Groups
 
@@ -120,6 +132,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._closed or self._outbox.put(message, size):
             return
         logger.warning("WebSocket %s of %s reads too slowly", self.scope["path"], self._address)
+        activity["slow_readers"] += 1
         self._outbox.clear()
         self._closed = True
         self.start_task(self._give_up())
@@ -163,7 +176,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
-        task = asyncio.create_task(coroutine)
+        task = asyncio.create_task(self._run(coroutine))
+        # Cancelled before it has begun, it would never be awaited.
+        task.add_done_callback(lambda task: coroutine.close())
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
@@ -177,6 +192,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def accept(self, subprotocol=None, headers=None):
         self._accepted = True
+        activity.opened()
         await super().accept(subprotocol, headers)
         logger.info("WebSocket %s of %s opened", self.scope["path"], self._address)
 
@@ -198,6 +214,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def send(self, text_data=None, bytes_data=None, close=False):
         """Send a frame, unless the socket is closed: what comes too late then is nobody's fault."""
         if not self._closed:
+            activity["frames_out"] += 1
             await super().send(text_data, bytes_data, close)
 
     async def _write(self, message):
@@ -212,19 +229,45 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None, **kwargs):
         if self._closed:
             return
+        activity["frames_in"] += 1
+        if seconds := self._limit.take():
+            return await self._slow_down(seconds, text_data)
         frame = None
         try:
             if text_data is None:
                 raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
             frame = decode_frame(text_data)
             if frame["type"] == "ping":
-                await self.send_json({"type": "pong"})
+                await self.send_json(await self.pong())
             else:
                 await self.receive_json(frame, **kwargs)
         except FrameError as error:
-            refusal = {"type": "error", "code": error.code, "message": error.message}
-            id = error.id if frame is None else frame.get("id")
-            await self.send_json(refusal if id is None else refusal | {"id": id})
+            if frame is not None:
+                error.id = frame.get("id")
+            await self.refuse(error)
+
+    async def _slow_down(self, seconds, text):
+        """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""
+        activity["rate_limited"] += 1
+        if self._limit.is_abused:
+            logger.warning("WebSocket %s of %s sends too many frames", self.scope["path"], self._address)
+            return await self.close(4429)
+        try:
+            # The page needs the id, to send the frame again.
+            id = decode_frame(text or "").get("id")
+        except FrameError as error:
+            id = error.id
+        error = FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.", id)
+        await self.refuse(error, retry_after=seconds)
+
+    async def refuse(self, error, **details):
+        """Answer with an `error` frame of `error`, a FrameError."""
+        frame = {"type": "error", "code": error.code, "message": error.message, **details}
+        await self.send_json(frame if error.id is None else frame | {"id": error.id})
+
+    async def pong(self):
+        """Return the answer to a ping, a dict. Override it to tell the page more."""
+        return {"type": "pong"}
 
     async def receive_json(self, content, **kwargs):
         """
@@ -245,18 +288,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def websocket_disconnect(self, message):
         if self._close_code is None:
             self._close_code = message["code"]
-        await self._clean_up()
+        await self.clean_up()
         for group in self.groups:
             await self.channel_layer.group_discard(group, self.channel_name)
         await self.disconnect(message["code"])
-        raise StopConsumer
 
     @classmethod
     async def encode_json(cls, content):
         return encode_frame(content)
 
-    async def _clean_up(self):
-        """End the tasks and leave the groups. Calling it twice is fine."""
+    async def clean_up(self):
+        """
+        End the tasks and leave the groups, however the socket ends: `disconnect()` does not run after an error.
+
+        Override it to give back what `connect()` took. It may run twice.
+        """
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:

@@ -7,15 +7,19 @@ used the connection for a second, or when one has failed.
 """
 
 import asyncio
+import logging
 import time
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
-from channels.exceptions import StopConsumer
-from django.db import close_old_connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
+
+from .checks import Outage, Unavailable, ask_database
+
+logger = logging.getLogger(__name__)
 
 IDLE = 1  # seconds
 
@@ -23,11 +27,25 @@ _current = ContextVar("database_use", default=None)
 _closers = WeakKeyDictionary()
 
 
+class DatabaseUnavailable(Unavailable, DatabaseError):
+    """Raised instead of OperationalError and InterfaceError."""
+
+
+# The text of the error is in its line: on SQLite "no such table", a forgotten migration, is an OperationalError, too.
+outage = Outage(
+    DatabaseUnavailable,
+    "The database does not answer",
+    "The database answers again",
+    sync_to_async(ask_database, thread_sensitive=False),
+)
+
+
 class DatabaseUse:
     """
     A context manager around code that may use the database: in the current task, in its threads and in its tasks.
 
     If it did, the connection is closed when it is idle, or at once after an error, which may be the connection's own.
+    The errors of a database that is away are raised as DatabaseUnavailable.
     """
 
     def __init__(self):
@@ -40,10 +58,20 @@ class DatabaseUse:
     async def __aexit__(self, error_type, error, traceback):
         if self.used:
             self.used = False
-            if error is None or isinstance(error, StopConsumer):
+            if error is None:
                 close_when_idle()
             else:
                 await sync_to_async(close_old_connections)()
+        if isinstance(error, OperationalError | InterfaceError):
+            logger.debug("The database has failed", exc_info=error)
+            outage.begin(error)
+            raise DatabaseUnavailable from error
+
+
+async def query(function, *arguments):
+    """Call `function`, which uses the database, in the ORM's thread, and return what it returns."""
+    async with DatabaseUse():
+        return await sync_to_async(function)(*arguments)
 
 
 @receiver(connection_created)

@@ -8,7 +8,6 @@ each process, already encoded.
 
 import asyncio
 import logging
-import time
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import async_to_sync
@@ -16,6 +15,7 @@ from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
 from django.db import transaction
 
+from .checks import Outage, Unavailable, activity
 from .frames import encode_frame
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 # Seconds. Memberships expire in Redis after a day (group_expiry), and a Redis that restarts has forgotten them.
 # https://github.com/django/channels/issues/999
 RENEW_EVERY = 60
-RETRY_EVERY = 0.5
-# How long a call waits for a channel layer that is away; a page waits 10 s for its greeting.
-PATIENCE = 8
 
 # Each call to Redis that is under way takes a connection, of which redis-py 8 allows 100.
 MAX_CALLS = 50
@@ -62,8 +59,8 @@ def notify_members(message):
     transaction.on_commit(lambda: send(message["group"], message), robust=True)
 
 
-class ChannelLayerUnavailable(Exception):
-    """The channel layer has not answered for PATIENCE seconds."""
+class ChannelLayerUnavailable(Unavailable):
+    """The channel layer has not answered."""
 
 
 class Group:
@@ -89,6 +86,12 @@ class Fanout:
         self.channel = None
         self._tasks = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
+        self._outage = Outage(
+            ChannelLayerUnavailable,
+            "The channel layer is lost, and no broadcast arrives",
+            "The channel layer is back",
+            self._subscribe_again,
+        )
 
     async def send(self, name, message):
         """
@@ -142,19 +145,31 @@ class Fanout:
         if not group.members and not group.lock.locked() and self.groups.get(name) is group:
             del self.groups[name]
 
+    async def receive(self, channel):
+        """Return the next message for `channel`. Raises ChannelLayerUnavailable."""
+        return await self._try(self.layer.receive, channel)
+
     async def _call(self, function, *arguments):
-        """Call the layer, and call it again while it is away: a short outage is a short wait."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                async with self._calls:
+        async def call():
+            async with self._calls:
+                try:
                     return await function(*arguments)
-            except (TypeError, ValueError):
-                raise
-            except Exception as error:
-                if time.monotonic() > deadline:
-                    raise ChannelLayerUnavailable from error
-            await asyncio.sleep(RETRY_EVERY)
+                except (TypeError, ValueError):
+                    raise
+                except Exception:
+                    # Redis may have closed a connection that was idle; the next one is new.
+                    return await self._try(function, *arguments)
+
+        return await self._outage.patiently(call)
+
+    async def _try(self, function, *arguments):
+        try:
+            return await function(*arguments)
+        except (TypeError, ValueError):
+            raise
+        except Exception as error:
+            self._outage.begin(error)
+            raise ChannelLayerUnavailable from error
 
     async def _start(self):
         if self.channel is None:
@@ -162,17 +177,12 @@ class Fanout:
             self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._renew())]
 
     async def _receive(self):
-        """Deliver what comes for this process, for ever: an error is logged once, and tried again until it is over."""
+        """Deliver what comes for this process, for ever."""
         while True:
             try:
-                message = await self.layer.receive(self.channel)
-            except Exception as error:
-                logger.error("The channel layer is lost, and no broadcast arrives: %r", error)
-                await self._resubscribe()
-                logger.warning("The channel layer is back")
-                continue
-            try:
-                self._deliver(message)
+                self._deliver(await self.receive(self.channel))
+            except ChannelLayerUnavailable:
+                await self._outage.over()
             except Exception:
                 logger.exception("A message of the channel layer could not be delivered")
 
@@ -191,17 +201,10 @@ class Fanout:
                 member.handle(message)
             return
         text = message["text"]
+        activity["frames_out"] += len(group.members)
         frame = {"type": "websocket.send", "text": text}
         for member in list(group.members):
             member.deliver(frame, len(text))
-
-    async def _resubscribe(self):
-        while True:
-            await asyncio.sleep(RETRY_EVERY)
-            try:
-                return await self._subscribe_again()
-            except Exception:
-                logger.debug("The channel layer is still away", exc_info=True)
 
     async def _renew(self):
         while True:
@@ -213,7 +216,12 @@ class Fanout:
                 logger.debug("Memberships were not renewed", exc_info=True)
 
     async def _subscribe_again(self):
+        # Of no effect: without groups, too, it asks whether the layer is there.
+        await self.layer.group_discard("nobody", self.channel)
         for name, group in list(self.groups.items()):
+            if not group.subscribed:
+                # Its lock may be held by a join, which waits until the layer is back.
+                continue
             async with group.lock:
                 if group.subscribed:
                     await self.layer.group_add(name, self.channel)

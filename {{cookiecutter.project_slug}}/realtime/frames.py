@@ -6,7 +6,10 @@ What a client sends is checked here, before a consumer sees it. A frame that bre
 """
 
 import json
+import math
+import time
 
+from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 
 MAX_DEPTH = 32
@@ -29,6 +32,41 @@ class FrameError(Exception):
         self.code = code
         self.message = message
         self.id = id
+
+
+class FrameLimit:
+    """
+    How many frames one socket may send: a bucket of REALTIME_FRAME_BURST tokens, filled at REALTIME_FRAMES_PER_SECOND.
+
+    refused: frames since the bucket was full.
+    """
+
+    def __init__(self):
+        self.refused = 0
+        self._rate = settings.REALTIME_FRAMES_PER_SECOND
+        self._burst = self._tokens = settings.REALTIME_FRAME_BURST
+        self._then = time.monotonic()
+
+    def take(self):
+        """Take a token for one frame. Returns None, or without one the seconds until there will be, above 0."""
+        if not self._rate:
+            return None
+        now = time.monotonic()
+        self._tokens += (now - self._then) * self._rate
+        self._then = now
+        if self._tokens >= self._burst:
+            self._tokens = self._burst
+            self.refused = 0
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return None
+        self.refused += 1
+        return math.ceil((1 - self._tokens) / self._rate * 10) / 10
+
+    @property
+    def is_abused(self):
+        """Whether as many frames were refused as are allowed at once."""
+        return self.refused > self._burst
 
 
 def decode_frame(text):

@@ -3,7 +3,6 @@
 import hashlib
 from importlib import import_module
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.signals import user_logged_out
@@ -12,7 +11,8 @@ from django.dispatch import receiver
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 
-from .database import DatabaseUse
+from .checks import activity
+from .database import DatabaseUnavailable, outage, query
 from .fanout import notify_members
 
 
@@ -32,15 +32,26 @@ class SessionAndUser:
         cookies = parse_cookie(get_header(scope, b"cookie") or "")
         key = cookies.get(settings.SESSION_COOKIE_NAME)
         session = self.session_store(key)
-        user = anonymous() if key is None else await load_user(session)
+        try:
+            user = anonymous() if key is None else await load_user(session)
+        except DatabaseUnavailable:
+            return await accept_and_close(receive, send, 4000)
         scope = dict(scope, cookies=cookies, session=session, user=user)
         return await self.application(scope, receive, send)
 
 
 async def load_user(session):
-    """As get_user(), in a thread."""
-    async with DatabaseUse():
-        return await sync_to_async(get_user)(session)
+    """As get_user(), in a thread. Raises DatabaseUnavailable after a while."""
+    return await outage.patiently(query, get_user, session)
+
+
+async def accept_and_close(receive, send, code):
+    """Close a socket that has just come. It is accepted first, because a refused handshake carries no code."""
+    activity.opened()
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code})
+    activity.closed(code)
 
 
 def anonymous():

@@ -4,6 +4,7 @@ import argparse
 import os
 
 import uvicorn
+from django.conf import settings
 
 
 def main():
@@ -11,6 +12,7 @@ def main():
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=8000, type=int, help="port to listen on (default: %(default)s)")
     options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
     uvicorn.run(
         "{{ cookiecutter.project_slug }}.asgi:application",
         host=options.host,
@@ -26,8 +28,7 @@ def main():
         # Seconds. They find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
         ws_ping_interval=20,
         ws_ping_timeout=20,
-        # As much as daphne takes (bytes); a larger frame closes the socket with 1009.
-        ws_max_size=2**20,
+        ws_max_size=settings.REALTIME_MAX_FRAME_SIZE,
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.
         ws_per_message_deflate=False,
     )

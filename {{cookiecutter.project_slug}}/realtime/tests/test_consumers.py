@@ -3,9 +3,14 @@ import logging
 
 import pytest
 from channels.testing import WebsocketCommunicator
+from django.db import OperationalError
 
+from realtime import checks
+from realtime.checks import activity
 from realtime.consumers import RealtimeConsumer
-from realtime.fanout import broadcast_of, get_fanout
+from realtime.database import outage
+from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
+from realtime.frames import FrameLimit
 
 
 class Consumer(RealtimeConsumer):
@@ -25,8 +30,15 @@ class Consumer(RealtimeConsumer):
                 await self.send_json({"type": "started"})
             case "fail":
                 raise ZeroDivisionError
+            case "query":
+                await self.query()
+            case "query in a task":
+                self.start_task(self.query())
             case _:
                 await super().receive_json(content)
+
+    async def query(self):
+        raise OperationalError("no such table:\n\tnews")
 
 
 class Plain(RealtimeConsumer):
@@ -62,6 +74,11 @@ async def connect(consumer=Consumer):
     accepted, _ = await socket.connect()
     assert accepted
     return socket
+
+
+def complaints(caplog):
+    """Return the warnings and errors of the log."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def members():
@@ -224,6 +241,132 @@ async def test_binary_frames_are_answered():
 
     assert (await socket.receive_json_from())["code"] == "not_text"
     await socket.disconnect()
+
+
+@pytest.fixture
+def limit(settings):
+    settings.REALTIME_FRAMES_PER_SECOND = 0.1
+    settings.REALTIME_FRAME_BURST = 3
+
+
+async def test_the_refill_of_the_limit(limit, settings, monkeypatch):
+    now = 1000
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    settings.REALTIME_FRAMES_PER_SECOND = 8
+    bucket = FrameLimit()
+    assert [bucket.take() for _ in range(4)] == [None, None, None, 0.2]
+    now += 0.125
+    assert [bucket.take(), bucket.take()] == [None, 0.2]
+    assert bucket.refused == 2
+    now += 0.375
+    assert bucket.take() is None
+    assert bucket.refused == 0
+    now += 3600
+    assert [bucket.take() for _ in range(4)] == [None, None, None, 0.2]
+
+
+async def test_too_many_frames_are_refused_then_closed(limit, caplog):
+    socket = await connect()
+    for _ in range(3):
+        await socket.send_json_to({"type": "ping"})
+        assert await socket.receive_json_from() == {"type": "pong"}
+
+    for frame in ('{"type": "x", "id": "7"}', "{", '{"type": "ping"}'):
+        await socket.send_to(text_data=frame)
+        error = await socket.receive_json_from()
+        assert (error["code"], error.get("id")) == ("rate_limited", "7" if "7" in frame else None)
+        assert 9 < error["retry_after"] <= 10
+    for _ in range(3):
+        await socket.send_to(bytes_data=b"x")
+
+    assert await socket.receive_output() == {"type": "websocket.close", "code": 4429}
+    assert await socket.receive_nothing()
+    assert complaints(caplog) == ["WebSocket /ws/test/ of unknown sends too many frames"]
+    await socket.disconnect()
+
+
+async def test_no_limit(limit, settings):
+    settings.REALTIME_FRAMES_PER_SECOND = None
+    socket = await connect()
+
+    for _ in range(100):
+        await socket.send_json_to({"type": "ping"})
+        assert await socket.receive_json_from() == {"type": "pong"}
+
+    await socket.disconnect()
+
+
+@pytest.mark.parametrize("type", ["query", "query in a task"])
+async def test_a_database_that_is_away_closes_with_4000_and_one_line(type, caplog, monkeypatch, until):
+    sockets = [await connect() for _ in range(3)]
+    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    away = True
+
+    async def ask():
+        assert not away
+
+    monkeypatch.setattr(outage, "_ask", ask)
+    for socket in sockets:
+        await socket.send_json_to({"type": type})
+        assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
+        await socket.disconnect()
+    assert complaints(caplog) == ["The database does not answer: no such table: news"]
+
+    away = False
+
+    await until(lambda: len(complaints(caplog)) == 2)
+    assert complaints(caplog)[1].startswith("The database answers again after 0.")
+
+
+async def test_a_database_that_is_away_at_the_handshake():
+    class Querying(Consumer):
+        async def connect(self):
+            await self.query()
+
+    socket = await connect(Querying)
+
+    assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
+    await socket.disconnect()
+
+
+async def test_disconnect_ends_without_the_channel_layer():
+    class Leaving(Consumer):
+        async def disconnect(self, code):
+            raise ChannelLayerUnavailable
+
+    socket = await connect(Leaving)
+
+    await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+
+    await socket.wait()
+
+
+async def test_one_line_a_minute(caplog, monkeypatch, until):
+    monkeypatch.setattr(checks, "REPORT_EVERY", 0.05)
+    activity.clear()
+    socket = await connect()
+    await socket.send_json_to({"type": "broadcast"})
+    await socket.receive_json_from()
+
+    await until(lambda: "sockets=1" in caplog.text)
+    await socket.disconnect(1001)
+    await until(lambda: "sockets=0" in caplog.text)
+    await asyncio.sleep(0.2)
+
+    first, *idle, last = [message for message in caplog.messages if message.startswith("In 0.05 s: ")]
+    nothing = "refused_origins=0 rate_limited=0 slow_readers=0 dropped=0"
+    assert first == f"In 0.05 s: sockets=1 opened=1 frames_in=1 frames_out=1 {nothing}"
+    assert set(idle) <= {f"In 0.05 s: sockets=1 opened=0 frames_in=0 frames_out=0 {nothing}"}
+    # And none after it, when there is nothing to say.
+    assert last == f"In 0.05 s: sockets=0 opened=0 frames_in=0 frames_out=0 {nothing} closed_1001=1"
+
+
+async def test_dropped_messages_are_counted():
+    before = activity["dropped"]
+
+    logging.getLogger("channels_redis.core").info("%s of %s channels over capacity in group %s", 2, 3, "group")
+
+    assert activity["dropped"] == before + 2
 
 
 async def test_log(caplog):

@@ -7,7 +7,7 @@ import json
 import pytest
 from channels.layers import InMemoryChannelLayer
 
-from realtime import fanout
+from realtime import checks, fanout
 from realtime.fanout import ChannelLayerUnavailable, Fanout, broadcast_of
 from realtime.outbox import Outbox
 
@@ -151,7 +151,7 @@ async def test_a_burst_makes_no_more_calls_than_redis_has_connections(layer, gro
 
 
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
-    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
     member = Member()
     await groups.join("room", member)
 
@@ -164,6 +164,20 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
     await groups.send("room", message("hello"))
 
     await until(lambda: member.texts == ["hello"])
+    assert len(caplog.messages) == 2
+
+
+async def test_a_lost_layer_is_said_once_without_a_group(layer, groups, monkeypatch, caplog, until):
+    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+    layer.broken = True
+
+    for _ in range(3):
+        with pytest.raises(ChannelLayerUnavailable):
+            await groups.join("room", Member())
+    layer.broken = False
+
+    await until(lambda: "is back" in caplog.text)
     assert len(caplog.messages) == 2
 
 
@@ -191,7 +205,7 @@ async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, m
 
 
 async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
-    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
     layer.broken = True
     joining = asyncio.create_task(groups.join("room", Member()))
     await asyncio.sleep(0.05)
@@ -203,8 +217,8 @@ async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
 
 
 async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
-    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(fanout, "PATIENCE", 0.05)
+    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(checks, "PATIENCE", 0.05)
     layer.broken = True
 
     with pytest.raises(ChannelLayerUnavailable):
