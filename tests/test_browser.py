@@ -1,99 +1,25 @@
-"""
-The page in a real browser, against a real server.
-
-Nothing sleeps: each `expect()` waits for its condition, and each page fails its test by any error in its console, such
-as a violation of the Content-Security-Policy.
-"""
+"""The page of the minimal starter in a real browser, against a real server."""
 
 import json
 import re
-import shutil
 
 import pytest
-from servers import Server, require
+from browser import GREETING, PHONE_HOST, expect_state, open_browser, visits
+from servers import Server
 
 try:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 except ImportError:
-    sync_playwright = None
+    expect = None
 
-GREETING = "You are now connected!"
-# A page on plain http that is not the local machine's, like one that a phone opens.
-PHONE_HOST = "phone.test"
-# What Chromium writes to the console where there is no mistake.
-HARMLESS = (
-    "WebSocket connection to",  # … failed: each attempt while the server is down.
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP {PHONE_HOST} 127.0.0.1",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    require(sync_playwright, "playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    require(chromium, "chromium is not installed")
-    with sync_playwright() as playwright:
-        # Playwright switches the cache of the back button off; users have it.
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
-        )
-        # Long enough for the longest wait between two attempts to reconnect, on a slow machine.
-        expect.set_options(timeout=60_000)
-        yield browser
-        browser.close()
+browser = pytest.fixture(open_browser, scope="module")
+visit = pytest.fixture(visits)
 
 
 @pytest.fixture(scope="module")
 def server(project):
     with Server(project, env={"DJANGO_ALLOWED_HOSTS": f"127.0.0.1,{PHONE_HOST}"}) as server:
         yield server
-
-
-@pytest.fixture
-def visit(browser):
-    """
-    Return a function that opens a URL in a profile of its own, waits for `state`, and returns the page.
-
-    prepare: called with the page before it is opened. options: those of Playwright's `new_context()`.
-    """
-    contexts = []
-    errors = []
-
-    def note(message):
-        if message.type == "error" and not message.text.startswith(HARMLESS):
-            errors.append(message.text)
-
-    def visit(url, state=GREETING, prepare=None, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        if prepare:
-            prepare(page)
-        page.goto(url)
-        if state:
-            expect_state(page, state)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not errors
-
-
-def expect_state(page, text):
-    expect(page.get_by_role("status")).to_have_text(text)
 
 
 def send(page, text):
