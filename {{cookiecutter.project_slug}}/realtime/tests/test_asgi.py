@@ -8,7 +8,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import URLRouter, get_default_application
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
@@ -23,6 +24,7 @@ from realtime.consumers import RealtimeConsumer
 from realtime.sessions import SessionAndUser, client_address, get_user
 
 PATH = "/ws/test/"
+User = get_user_model()
 
 
 class Consumer(RealtimeConsumer):
