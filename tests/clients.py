@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 
+from servers import run
 from websockets.sync.client import connect
 
 GREETING = {"type": "connection_established", "message": "You are now connected!"}
@@ -39,3 +40,24 @@ def open_client(server, *, path=None, origin=None, greeting=True, **options):
         if greeting:
             assert client.receive() == GREETING
         yield client
+
+
+LOG_IN_ALL = """
+import json
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+cookies = {}
+for name in json.loads(sys.stdin.read()):
+    client = Client()
+    client.force_login(get_user_model().objects.create_user(name))
+    cookies[name] = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+print(json.dumps(cookies))
+"""
+
+
+def log_in_all(project, names, env=None):
+    """Make users with these names in the project's database, and return the Cookie header of each, a dict by name."""
+    script = LOG_IN_ALL.replace("sys.stdin.read()", repr(json.dumps(names)))
+    output = run(project, "manage.py", "shell", "--no-imports", "-c", script, env=env).stdout
+    return json.loads(output.splitlines()[-1])

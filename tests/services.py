@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
 from servers import Process, free_port, require, wait_until
@@ -73,3 +74,10 @@ class Postgres(Service):
         stop = [self.bin / "pg_ctl", "-D", self.directory / "data", "-m", "immediate", "stop"]
         subprocess.run([*self.user, *stop], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
         self.process.wait()
+
+    def create_database(self):
+        """Make an empty database, and return its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        createdb = [self.bin / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name]
+        subprocess.run(createdb, check=True)
+        return self.url.rpartition("/")[0] + f"/{name}"

@@ -4,6 +4,7 @@ Step 2 of 4: a consumer, Channels' version of a view. Step 3 is chat/routing.py.
 chat/README.md tells why nothing is lost. https://channels.readthedocs.io/en/stable/topics/consumers.html
 """
 
+import asyncio
 import logging
 import re
 import uuid
@@ -78,9 +79,11 @@ class ChatConsumer(RealtimeConsumer):
                 await super().receive_json(content)
 
     async def pong(self):
-        """The page that hears of a higher number than it has asks for what it has missed."""
+        """A page that hears of a higher number than it has asks for what it has missed: let what is on its way go first."""
         seq = await query(get_last_seq, self.feed.room_id)
-        self.feed.hear_of(seq)
+        await self.feed.catch_up(seq)
+        if self.replay is not None:
+            await asyncio.wait([self.replay], timeout=1)
         return {"type": "pong", "last_seq": seq}
 
     async def clean_up(self):

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # Seconds
 POLL = 3
 # How often a process says who is present in it.
-BEAT = 15
+BEAT = 10
 # A thousand who come at once are one change of who is present.
 SETTLE = 0.5
 # How long to wait for a message that has only been overtaken by the next one.
@@ -147,6 +147,12 @@ class Feed:
         self._newest = max(self._newest, seq)
         if self.seq is not None:
             self._advance()
+
+    async def catch_up(self, seq):
+        """As hear_of(), and return when the messages up to `seq` have been handed out, or after a second."""
+        self.hear_of(seq)
+        if self._catching_up is not None:
+            await asyncio.wait([self._catching_up], timeout=1)
 
     def _advance(self):
         while text := self._early.pop(self.seq + 1, None):

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 # A process that says nothing for so long is dead; see BEAT in chat/feed.py.
-PRESENCE_LIFETIME = timedelta(seconds=45)
+PRESENCE_LIFETIME = timedelta(seconds=25)
 
 
 class RoomQuerySet(models.QuerySet):
