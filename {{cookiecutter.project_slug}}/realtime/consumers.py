@@ -19,6 +19,9 @@ from .sessions import client_address, digest, load_user, user_group
 
 logger = logging.getLogger(__name__)
 
+# Frames of one socket after which the others have their turn: thousands may have come at once.
+TURN = 32
+
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     """
@@ -56,6 +59,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.scope = scope
         self._address = client_address(scope)
         self._limit = FrameLimit()
+        self._turn = 0
         self._outbox = Outbox(send, self.outbox_limit)
         self.base_send = self._write
         self._fanout = get_fanout(self.channel_layer_alias)
@@ -230,6 +234,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._closed:
             return
         activity["frames_in"] += 1
+        self._turn += 1
+        if self._turn % TURN == 0:
+            await asyncio.sleep(0)
         if seconds := self._limit.take():
             return await self._slow_down(seconds, text_data)
         frame = None

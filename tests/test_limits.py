@@ -1,0 +1,277 @@
+"""What a socket may send, what happens to one that sends more, and what the log says of it, over real sockets."""
+
+import contextlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from clients import open_client
+from servers import LOCAL_PRODUCTION, Server, run, wait_until
+from services import Redis
+from test_fanout import memory
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+# A line of the log each second instead of each minute, and a consumer that broadcasts many times in one go.
+PROBES = """
+import asyncio
+
+import realtime.checks
+from realtime.consumers import RealtimeConsumer
+
+realtime.checks.REPORT_EVERY = 1
+
+
+class Burst(RealtimeConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.join("burst")
+        await self.send_json({"type": "joined"})
+
+    async def receive_json(self, content):
+        frames = [{"type": "frame", "number": number} for number in range(content["count"])]
+        await asyncio.gather(*[self.broadcast("burst", frame) for frame in frames])
+        await self.send_json({"type": "sent"})
+"""
+# A client that sends so many pings as fast as it can, reads meanwhile, and prints what it got.
+FLOOD = r"""
+import contextlib, socket, sys, threading
+
+port, count = map(int, sys.argv[1:])
+payload = b'{"type":"ping"}'
+frame = bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+client = socket.create_connection(("127.0.0.1", port))
+client.sendall(
+    f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+)
+while b"connection_established" not in client.recv(4096):
+    pass
+
+def send():
+    with contextlib.suppress(OSError):
+        for _ in range(count // 1000):
+            client.sendall(frame * 1000)
+
+sending = threading.Thread(target=send)
+sending.start()
+pongs, code, tail = 0, None, b""
+with contextlib.suppress(OSError):
+    while pongs < count and code is None and (data := client.recv(2**20)):
+        pongs += data.count(b'"pong"')
+        tail = tail[-3:] + data
+        if (close := tail.find(b"\x88\x02")) >= 0:
+            code = int.from_bytes(tail[close + 2 : close + 4], "big")
+sending.join()
+print(pongs, code)
+"""
+
+
+@pytest.fixture(scope="module")
+def collected(project, tmp_path_factory):
+    """A copy of the project with its static files collected."""
+    copy = shutil.copytree(project, tmp_path_factory.mktemp("limits") / "project")
+    run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def with_settings(collected, tmp_path_factory):
+    """Return a function that copies the project and adds lines to its settings."""
+
+    def with_settings(*lines, project=collected):
+        copy = shutil.copytree(project, tmp_path_factory.mktemp("settings") / "project")
+        with (copy / "my_realtime_site" / "settings.py").open("a", encoding="utf-8") as settings:
+            settings.write("\n".join(["", *lines, ""]))
+        return copy
+
+    return with_settings
+
+
+@pytest.fixture(scope="module")
+def server(collected):
+    with Server(collected, "production", env=LOCAL_PRODUCTION) as server:
+        yield server
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("count", [10, 50, 200])
+def test_nobody_is_cut_off_who_sends_much_at_once(server, count):
+    """Who pastes ten lines, or whose page sends what has waited for the network."""
+    with open_client(server) as client:
+        for number in range(count):
+            client.send({"type": "message", "text": "line", "id": str(number)})
+
+        assert [client.receive()["id"] for _ in range(count)] == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["production", "daphne"])
+def test_a_thousand_at_once_are_refused_then_cut_off(collected, kind):
+    frames, code = [], None
+    with Server(collected, kind, env=LOCAL_PRODUCTION) as server, open_client(server) as client:
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(1000):
+                client.send({"type": "message", "text": "line", "id": str(number)})
+        try:
+            while True:
+                frames.append(client.receive())
+        except ConnectionClosed as closed:
+            code = closed.rcvd.code
+        line = "WebSocket /ws/socket-server/ of 127.0.0.1 sends too many frames"
+        wait_until(lambda: "closed with 4429" in server.log, "a log line")
+        assert server.log.count(line) == 1
+
+    answered = [frame for frame in frames if frame["type"] == "message"]
+    refused = [frame for frame in frames if frame["type"] == "error"]
+    assert code == 4429
+    assert 200 <= len(answered) < 300
+    assert len(refused) == 200
+    assert {frame["code"] for frame in refused} == {"rate_limited"}
+    assert all(frame["retry_after"] > 0 for frame in refused)
+    # Each frame has one answer, which names it, up to the end.
+    assert sorted(int(frame["id"]) for frame in frames) == list(range(len(frames)))
+
+
+def test_the_limits_are_settings(with_settings):
+    project = with_settings(
+        "REALTIME_FRAMES_PER_SECOND = 4",
+        "REALTIME_FRAME_BURST = 3",
+        "REALTIME_MAX_FRAME_SIZE = 1000",
+        "CHAT_MAX_TEXT_LENGTH = 5",
+    )
+    with Server(project, "production", env=LOCAL_PRODUCTION) as server:
+        with open_client(server) as client:
+            client.send({"type": "message", "text": "x" * 6})
+            assert client.receive()["code"] == "text_too_long"
+            client.send({"type": "message", "text": "x" * 5})
+            assert client.receive()["type"] == "message"
+            client.ping()
+            for frame in ('{"type": "ping", "id": "7"}', b"binary"):
+                client.send(frame)
+                error = client.receive()
+                assert error["code"] == "rate_limited"
+                assert ("id" in error) == isinstance(frame, str)
+            # To wait as told is enough.
+            time.sleep(error["retry_after"])
+            client.ping()
+        with open_client(server) as client:
+            client.send("x" * 1001)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.receive()
+            assert closed.value.rcvd.code == 1009
+
+
+# Floods
+
+
+def flood(server, count=200_000):
+    """Flood the server, and return what the flood got, what its memory grew by, and the seconds of others' pings."""
+    seen = SimpleNamespace(grown=0, pings=[])
+    with open_client(server) as client:
+        client.ping()
+        before = memory(server.process.pid)
+        command = [sys.executable, "-c", FLOOD, str(server.port), str(count)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            while process.poll() is None or len(seen.pings) < 20:
+                started = time.perf_counter()
+                client.ping()
+                seen.pings.append(time.perf_counter() - started)
+                seen.grown = max(seen.grown, memory(server.process.pid) - before)
+                time.sleep(0.06)  # below the limit
+            seen.pongs, seen.code = process.stdout.read().split()
+    quantiles = statistics.quantiles(seen.pings, n=100)
+    print(
+        f"{seen.pongs} of {count} answered, closed with {seen.code}; memory {seen.grown / 2**20:+.1f} MB;"
+        f" {len(seen.pings)} pings of the others: p50 {quantiles[49] * 1000:.0f} ms, p99 {quantiles[98] * 1000:.0f} ms"
+    )
+    return seen
+
+
+def test_a_flood_is_cut_off(server):
+    seen = flood(server)
+
+    assert int(seen.pongs) < 300
+    assert seen.code == "4429"
+    assert seen.grown < 20 * 2**20
+    assert statistics.median(seen.pings) < 0.1
+
+
+def test_a_flood_without_a_limit(with_settings):
+    """Row 14: uvicorn takes no more than is handled, and the others have their turn between 200,000 frames."""
+    project = with_settings("REALTIME_FRAMES_PER_SECOND = None")
+    with Server(project, "production", env=LOCAL_PRODUCTION) as server:
+        seen = flood(server)
+
+    assert int(seen.pongs) == 200_000
+    assert seen.grown < 20 * 2**20
+    assert statistics.median(seen.pings) < 0.1
+
+
+# The log
+
+
+@pytest.fixture(scope="module")
+def probes(with_consumers):
+    """A project with the consumer above."""
+    project = with_consumers(PROBES, burst="Burst")
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    return project
+
+
+def report(server, *words):
+    """Wait for a line of the log about what sockets did that has these words."""
+
+    def find():
+        lines = re.findall("INFO realtime.checks: In 1 s: (.*)", server.log)
+        return [line for line in lines if set(words) <= set(line.split())]
+
+    return wait_until(find, f"{words} in the log")[0]
+
+
+def total(server, name):
+    """Return the sum of a number in all lines of the log."""
+    return sum(int(number) for number in re.findall(rf" {name}=(\d+)", server.log))
+
+
+def test_a_line_a_minute_tells_what_sockets_did(probes):
+    with Server(probes, "production", env=LOCAL_PRODUCTION) as server:
+        with pytest.raises(InvalidStatus), open_client(server, origin="https://evil.example"):
+            pass
+        line = report(server, "refused_origins=1")
+        assert line.startswith("sockets=0 opened=0 frames_in=0 frames_out=0 ")
+        with open_client(server) as one, open_client(server) as other:
+            wait_until(lambda: total(server, "opened") == 2, "both in the log")
+            one.send({"type": "message", "text": "hello"})
+            for client in (one, other):
+                client.receive()
+            report(server, "sockets=2", "frames_in=1", "frames_out=2")
+            report(server, "sockets=2", "frames_in=0", "frames_out=0")
+        with open_client(server, path="ws/nowhere/", greeting=False) as client, pytest.raises(ConnectionClosed):
+            client.receive()
+        wait_until(lambda: total(server, "closed_1000") == 2, "both are closed")
+        wait_until(lambda: total(server, "closed_4404") == 1, "an unknown path")
+        lines = server.log.count("In 1 s")
+        time.sleep(2.5)
+        # Nothing has happened, and nothing is said.
+        assert server.log.count("In 1 s") == lines
+
+
+def test_row_9_messages_that_redis_drops_are_logged_and_counted(with_settings, probes):
+    project = with_settings('CHANNEL_LAYERS["default"]["CONFIG"]["capacity"] = 5', project=probes)
+    with (
+        Redis() as redis,
+        Server(project, "production", env=LOCAL_PRODUCTION | {"REDIS_URL": redis.url}) as server,
+        open_client(server, path="ws/burst/", greeting=False) as client,
+    ):
+        assert client.receive() == {"type": "joined"}
+        client.send({"type": "burst", "count": 500})
+        while client.receive()["type"] == "frame":
+            pass
+        logged = server.log.count("INFO channels_redis.core: 1 of 1 channels over capacity in group burst")
+        assert logged
+        wait_until(lambda: total(server, "dropped") == logged, f"{logged} dropped messages in the log")
