@@ -1,8 +1,10 @@
 """A WebSocket client for the tests, which speaks the frames of the contract."""
 
 import json
+import re
 from contextlib import contextmanager
 
+import httpx
 from servers import run
 from websockets.sync.client import connect
 
@@ -40,6 +42,18 @@ def open_client(server, *, path=None, origin=None, greeting=True, **options):
         if greeting:
             assert client.receive() == GREETING
         yield client
+
+
+def sign_up(server, name):
+    """Make an account on the page of the chat starter, as a visitor would, and return the Cookie header."""
+    with httpx.Client(base_url=server.url, follow_redirects=True) as browser:
+        page = browser.get("accounts/signup/")
+        token = re.search('name="csrfmiddlewaretoken" value="(.*?)"', page.text)[1]
+        password = "a long one, for the test"
+        form = {"csrfmiddlewaretoken": token, "username": name, "password1": password, "password2": password}
+        response = browser.post("accounts/signup/", data=form)
+        assert response.status_code == 200, response.text
+        return f"sessionid={browser.cookies['sessionid']}"
 
 
 LOG_IN_ALL = """

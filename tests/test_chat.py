@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 from clients import log_in_all, open_client
+from combinations import CHAT
 from servers import LOCAL_PRODUCTION, Server, run
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
@@ -26,6 +27,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
 MESSAGES_PER_KILL = 120
 CLIENTS = 12
+KINDS = ["runserver", "daphne", "uvicorn", "production"]
 LOBBY = "ws/socket-server/lobby/"
 # Seconds, for everybody to have everything when the last one that was killed is back.
 RECOVERY = 30
@@ -38,10 +40,11 @@ class Page:
     It comes back to one of the servers, asks for what it has missed, and sends a message again until it sees it.
     """
 
-    def __init__(self, servers, name, cookie):
+    def __init__(self, servers, name, cookie, room="lobby"):
         self.servers = servers
         self.name = name
         self.cookie = cookie
+        self.room = room
         self.present = []
         self.messages = []
         self.outbox = {}
@@ -68,7 +71,7 @@ class Page:
         while True:
             server = random.choice(self.servers)
             headers = {"Cookie": self.cookie}
-            url = f"{server.socket_url}lobby/?after={self.seq}"
+            url = f"{server.socket_url}{self.room}/?after={self.seq}"
             try:
                 options = {"additional_headers": headers, "origin": server.url.rstrip("/"), "open_timeout": 10}
                 async with connect(url, **options) as socket:
@@ -228,20 +231,28 @@ async def read_all(page, count):
         await until(have_all([page], count))
 
 
-@pytest.mark.parametrize("kind", ["runserver", "daphne", "uvicorn", "production"])
-def test_handshake(bake, tmp_path, kind):
-    """On each server with SQLite and in memory; whoever is not logged in is told so."""
-    project = shutil.copytree(bake(starter="chat"), tmp_path / "project")
+@pytest.fixture(scope="module", params=CHAT, ids=lambda answers: "-".join(answers.values()))
+def alone(bake, request):
+    """A project with SQLite, in memory, with a room for each kind of server."""
+    project = bake(**request.param)
+    run(project, "manage.py", "migrate")
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    rooms = f"from chat.models import Room; [Room.objects.create(name=kind, slug=kind) for kind in {KINDS}]"
+    run(project, "manage.py", "shell", "--no-imports", "-c", rooms)
+    return project
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_handshake(alone, kind):
+    """On each server; whoever is not logged in is told so."""
     env = LOCAL_PRODUCTION if kind == "production" else {}
-    run(project, "manage.py", "migrate", env=env)
-    run(project, "manage.py", "collectstatic", "--no-input", env=env)
-    cookies = log_in_all(project, ["ann", "ben"], env)
-    with Server(project, kind, env=env) as server:
+    cookies = log_in_all(alone, [f"{name} on {kind}" for name in ("ann", "ben")], env)
+    with Server(alone, kind, env=env) as server:
         with pytest.raises(ConnectionClosed) as closed, open_client(server, path=LOBBY, greeting=False) as client:
             client.receive()
         assert closed.value.rcvd.code == 4401
 
-        pages = [Page([server], *item) for item in cookies.items()]
+        pages = [Page([server], *item, room=kind) for item in cookies.items()]
         asyncio.run(talk_at_once(pages, 5))
     check_messages(pages, 10)
     assert "Traceback" not in server.log

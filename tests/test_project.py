@@ -1,13 +1,14 @@
 """What is baked: its files, their style, and the project's own checks and tests, for every combination of options."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 
 import pytest
-from combinations import COMBINATIONS
-from servers import run
+from combinations import ALL, COMBINATIONS, OPTIONS
+from servers import REPOSITORY, run
 
 FILES = [
     ".editorconfig",
@@ -16,15 +17,6 @@ FILES = [
     ".gitignore",
     ".pre-commit-config.yaml",
     "README.md",
-    "chat/__init__.py",
-    "chat/consumers.py",
-    "chat/routing.py",
-    "chat/static/chat/chat.css",
-    "chat/static/chat/chat.js",
-    "chat/templates/chat/index.html",
-    "chat/tests.py",
-    "chat/urls.py",
-    "chat/views.py",
     "conftest.py",
     "manage.py",
     "my_realtime_site/__init__.py",
@@ -51,6 +43,60 @@ FILES = [
     "realtime/tests/test_consumers.py",
     "realtime/tests/test_fanout.py",
 ]
+STARTER_FILES = {
+    "minimal": [
+        "chat/__init__.py",
+        "chat/consumers.py",
+        "chat/routing.py",
+        "chat/static/chat/chat.css",
+        "chat/static/chat/chat.js",
+        "chat/templates/chat/index.html",
+        "chat/tests.py",
+        "chat/urls.py",
+        "chat/views.py",
+    ],
+    "chat": [
+        "accounts/__init__.py",
+        "accounts/admin.py",
+        "accounts/forms.py",
+        "accounts/migrations/0001_initial.py",
+        "accounts/migrations/__init__.py",
+        "accounts/models.py",
+        "accounts/templates/accounts/login.html",
+        "accounts/templates/accounts/password_change.html",
+        "accounts/templates/accounts/password_change_done.html",
+        "accounts/templates/accounts/signup.html",
+        "accounts/tests.py",
+        "accounts/urls.py",
+        "accounts/views.py",
+        "chat/README.md",
+        "chat/__init__.py",
+        "chat/admin.py",
+        "chat/apps.py",
+        "chat/consumers.py",
+        "chat/feed.py",
+        "chat/forms.py",
+        "chat/management/commands/demo_room.py",
+        "chat/migrations/0001_initial.py",
+        "chat/migrations/0002_lobby.py",
+        "chat/migrations/__init__.py",
+        "chat/models.py",
+        "chat/routing.py",
+        "chat/signals.py",
+        "chat/static/chat/chat.css",
+        "chat/static/chat/chat.js",
+        "chat/static/chat/unsent.js",
+        "chat/templates/chat/base.html",
+        "chat/templates/chat/room.html",
+        "chat/templates/chat/rooms.html",
+        "chat/tests/conftest.py",
+        "chat/tests/test_consumers.py",
+        "chat/tests/test_models.py",
+        "chat/tests/test_views.py",
+        "chat/urls.py",
+        "chat/views.py",
+    ],
+}
 DOCKER_FILES = [
     ".dockerignore",
     "Dockerfile",
@@ -72,12 +118,20 @@ def files_of(project):
     return sorted(path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("answers", COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
+def test_every_option_is_combined():
+    questions = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
+    assert {name: values for name, values in questions.items() if isinstance(values, list)} == OPTIONS | {
+        "_copy_without_render": questions["_copy_without_render"]
+    }
+
+
+@pytest.mark.parametrize("answers", ALL, ids=lambda answers: "-".join(answers.values()))
 def test_exactly_these_files(cookies, answers):
     project = cookies.bake(extra_context=answers).project_path
 
     expected = [
         *FILES,
+        *STARTER_FILES[answers["starter"]],
         *(DOCKER_FILES if answers["docker"] == "yes" else []),
         *(GITHUB_ACTIONS_FILES if answers["github_actions"] == "yes" else []),
     ]
@@ -86,7 +140,7 @@ def test_exactly_these_files(cookies, answers):
 
 
 def test_a_minimal_project_is_small():
-    assert len(FILES + DOCKER_FILES + GITHUB_ACTIONS_FILES) <= 45
+    assert len(FILES + STARTER_FILES["minimal"] + DOCKER_FILES + GITHUB_ACTIONS_FILES) <= 45
 
 
 def test_no_leftover_of_the_template(baked):
@@ -132,8 +186,9 @@ def test_own_tests_in_a_fresh_clone(baked):
     assert re.search(r"\d+ passed in", result.stdout), result.stdout
 
 
-def test_chat_can_be_deleted(baked):
-    """As the README says: its folder, and its lines in three files."""
+def test_chat_can_be_deleted(cookies):
+    """As the README of a minimal project says: its folder, and its lines in three files."""
+    baked = cookies.bake().project_path
     shutil.rmtree(baked / "chat")
     lines = {
         "settings.py": ['    "chat",\n'],

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
-from clients import open_client
+from clients import GREETING, open_client, sign_up
 from servers import WINDOWS, clean_environ, free_port, wait_until
 
 HEADINGS = {"uv": "With [uv]", "pip": "With plain Python"}
@@ -47,9 +48,9 @@ def commands(readme, heading):
     return re.sub("(?m)^    ", "", block[0])
 
 
-@pytest.mark.parametrize("tool", HEADINGS)
-def test_the_commands_of_the_readme_lead_to_the_greeting(bake, shell, tmp_path, tool):
-    project = shutil.copytree(bake(), tmp_path / "project")
+@pytest.mark.parametrize(("tool", "starter"), [("uv", "minimal"), ("pip", "minimal"), ("uv", "chat")])
+def test_the_commands_of_the_readme_lead_to_the_greeting(bake, shell, tmp_path, tool, starter):
+    project = shutil.copytree(bake(starter=starter), tmp_path / "project")
     port = free_port()
     script = commands((project / "README.md").read_text(encoding="utf-8"), HEADINGS[tool])
     assert script.rstrip().endswith("manage.py runserver")
@@ -57,13 +58,20 @@ def test_the_commands_of_the_readme_lead_to_the_greeting(bake, shell, tmp_path, 
     process = shell(f"{script.rstrip()} {port}", cwd=project)
 
     server = SimpleNamespace(url=f"http://127.0.0.1:{port}/", socket_url=f"ws://127.0.0.1:{port}/ws/socket-server/")
-    wait_until(lambda: greets(process, server, tmp_path / "log"), "the greeting", timeout=240)
+    wait_until(lambda: answers(process, server, tmp_path / "log"), "the page", timeout=240)
+    if starter == "minimal":
+        with open_client(server):
+            pass
+    else:
+        headers = {"Cookie": sign_up(server, "ann")}
+        path = "ws/socket-server/lobby/"
+        with open_client(server, path=path, greeting=False, additional_headers=headers) as client:
+            assert client.receive().items() >= (GREETING | {"room": "lobby", "user": "ann", "last_seq": 0}).items()
 
 
-def greets(process, server, log):
+def answers(process, server, log):
     assert process.poll() is None, log.read_text(encoding="utf-8")
     try:
-        with open_client(server):
-            return True
-    except OSError:
+        return httpx.get(server.url, follow_redirects=True).status_code == 200
+    except httpx.TransportError:
         return False

@@ -154,8 +154,8 @@ def messages_before(room_id, seq, count):
 
 
 def get_last_seq(room_id):
-    """Return the number of the newest message, 0 if there is none."""
-    return Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
+    """Return the number of the newest message, 0 if there is none, or no such room."""
+    return Room.objects.filter(pk=room_id).values_list("last_seq", flat=True).first() or 0
 
 
 def say_present(process, users):

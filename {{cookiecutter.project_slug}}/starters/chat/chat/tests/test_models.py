@@ -5,6 +5,7 @@ import uuid
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
+from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -96,3 +97,11 @@ def test_who_may_enter(room, closed_room, ann, ben):
     assert list(Room.objects.joinable(ann)) == [room]
     with pytest.raises(PermissionDenied):
         get_room(ann, "closed")
+
+
+def test_the_demo_room(capsys, db):
+    for _ in range(2):
+        call_command("demo_room", messages=7)
+
+    assert "7 messages in /rooms/demo/" in capsys.readouterr().out
+    assert Room.objects.get(slug="demo").last_seq == 14
