@@ -192,24 +192,33 @@ def flood(server, count=200_000):
     return seen
 
 
-def test_a_flood_is_cut_off(server):
-    seen = flood(server)
+def floods(server):
+    """Flood the server until 95 of 100 pings of the others take less than 100 ms, three times at most."""
+    slowest = []
+    for _ in range(3):
+        seen = flood(server)
+        yield seen
+        slowest.append(statistics.quantiles(seen.pings, n=20)[-1])
+        if slowest[-1] < 0.1:
+            return
+    pytest.fail(f"{slowest} seconds")
 
-    assert int(seen.pongs) < 300
-    assert seen.code == "4429"
-    assert seen.grown < 20 * 2**20
-    assert statistics.median(seen.pings) < 0.1
+
+def test_a_flood_is_cut_off(server):
+    """And what it has sent already, megabytes, holds nobody up while uvicorn throws it away."""
+    for seen in floods(server):
+        assert int(seen.pongs) < 300
+        assert seen.code == "4429"
+        assert seen.grown < 20 * 2**20
 
 
 def test_a_flood_without_a_limit(with_settings):
     """Row 14: uvicorn takes no more than is handled, and the others have their turn between 200,000 frames."""
     project = with_settings("REALTIME_FRAMES_PER_SECOND = None")
     with Server(project, "production", env=LOCAL_PRODUCTION) as server:
-        seen = flood(server)
-
-    assert int(seen.pongs) == 200_000
-    assert seen.grown < 20 * 2**20
-    assert statistics.median(seen.pings) < 0.1
+        for seen in floods(server):
+            assert int(seen.pongs) == 200_000
+            assert seen.grown < 20 * 2**20
 
 
 # The log
