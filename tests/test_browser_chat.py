@@ -373,9 +373,6 @@ def test_what_waits_is_its_writers_alone(enter, server, room):
         log_in(page, name)
         expect_state(page, GREETING)
 
-    switch.on = True
-    # The page is left before it is back.
-    switch.turn_off()
     page.goto(server.url)
     switch.on = True
     become("grace")
@@ -659,6 +656,22 @@ def test_it_comes_back_with_the_last_number(enter, room):
     assert "?" not in script.urls[0]
     assert script.urls[1].endswith("/?after=8")
     expect(texts(page)).to_have_text(["number 7", "number 8"])
+    assert not script.heard_of("resume")
+
+
+def test_an_answer_from_long_ago(enter, room):
+    """A message that was sent, and stored, long before those that the server shows first."""
+    script = Script(last_seq=130)
+    page = enter("ada", room, prepare=script)
+    write(page, "where were we?")
+    wait_for(page, lambda: script.heard_of("message"))
+
+    id = script.heard_of("message")[0]["id"]
+    script.say(message(10, user="ada", id=id), *map(message, range(81, 131)))
+
+    expect(messages(page)).to_have_count(50)
+    expect(texts(page).first).to_have_text("number 81")
+    expect(waiting(page)).to_have_count(0)
     assert not script.heard_of("resume")
 
 

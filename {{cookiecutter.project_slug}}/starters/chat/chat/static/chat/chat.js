@@ -28,7 +28,8 @@ const items = new Map(); // Those of `waiting`, by id.
 let oldest = null; // The run of numbers on the page; null before there is one.
 let newest = null;
 let latest = 0; // The highest number that the server has told of.
-let catchingUp = false; // The server is sending what is missing, or has been asked to.
+let starting = false; // The server is sending the first messages.
+let catchingUp = false; // It is sending what is missing, or has been asked to.
 let turningBack = false; // It has been asked for a page of history.
 let atEnd = true;
 let lastTop = 0;
@@ -41,7 +42,7 @@ socket.addEventListener("statechange", ({ detail }) => {
   if (detail.state === "reconnecting") state.textContent = "reconnecting…";
   if (detail.state === "closed") state.textContent = WHY_CLOSED[detail.code] ?? `The server said no (${detail.code}).`;
   login.hidden = detail.code !== 4401;
-  catchingUp = turningBack = false;
+  starting = catchingUp = turningBack = false;
 });
 
 // One case for each type of frame that the consumer sends.
@@ -64,24 +65,32 @@ function greet({ message, user: greeted, last_seq }) {
   latest = last_seq;
   if (newest === null) hush();
   if (newest === null && latest === 0) newest = 0;
+  starting = newest === null;
   catchingUp = newest !== latest; // Without being asked.
 }
 
 /** The room has fewer messages than the page: the server has another database now. */
 function startAnew() {
-  oldest = newest = null;
-  messages.replaceChildren();
+  clear();
   socket.close();
   socket.open();
+}
+
+function clear() {
+  oldest = newest = null;
+  messages.replaceChildren();
 }
 
 function take(frame) {
   unsent.drop(frame.id);
   latest = Math.max(latest, frame.seq);
-  if (newest !== null && frame.seq > newest + 1) return catchUp();
+  if (newest !== null && frame.seq > newest + 1) {
+    if (!starting) return catchUp();
+    clear(); // What came before it was from long ago: the answer to a message that was sent again.
+  }
   if (newest === null || frame.seq > newest) show(frame);
   removeWaiting(frame.id);
-  if (newest === latest) catchingUp = false;
+  if (newest === latest) starting = catchingUp = false;
 }
 
 function catchUp() {

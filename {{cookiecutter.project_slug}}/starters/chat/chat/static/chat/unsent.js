@@ -2,7 +2,7 @@
  * What somebody has typed in a room and the server has not confirmed, kept in localStorage until it has.
  *
  * Each message has a key of its own, so that several tabs do not overwrite each other's. The user is part of it: somebody
- * else in the same browser neither sees nor sends it. Storage may be full or forbidden; then nothing is kept.
+ * else in the same browser neither sees nor sends it. Storage may be full, or forbidden even to name; then nothing is kept.
  */
 export class Unsent {
   #prefix;
@@ -13,14 +13,13 @@ export class Unsent {
 
   /** @returns {{id: string, text: string, time: string}[]}  Oldest first. */
   get all() {
-    const items = [];
-    for (const [key, value] of this.#entries()) {
-      if (!key.startsWith(this.#prefix)) continue;
-      try {
-        items.push({ id: key.slice(this.#prefix.length), ...JSON.parse(value) });
-      } catch {} // Not ours.
+    try {
+      const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix));
+      const items = keys.map((key) => ({ ...JSON.parse(localStorage[key]), id: key.slice(this.#prefix.length) }));
+      return items.sort((a, b) => (a.time < b.time ? -1 : 1));
+    } catch {
+      return [];
     }
-    return items.sort((a, b) => (a.time < b.time ? -1 : 1));
   }
 
   keep(id, text, time) {
@@ -30,20 +29,16 @@ export class Unsent {
   }
 
   has(id) {
-    return this.#entries().some(([key]) => key === this.#prefix + id);
+    try {
+      return localStorage.getItem(this.#prefix + id) !== null;
+    } catch {
+      return false;
+    }
   }
 
   drop(id) {
     try {
       localStorage.removeItem(this.#prefix + id);
     } catch {}
-  }
-
-  #entries() {
-    try {
-      return Object.entries(localStorage);
-    } catch {
-      return []; // Even to name it may be forbidden.
-    }
   }
 }
