@@ -5,14 +5,12 @@ chat/README.md tells why nothing is lost. https://channels.readthedocs.io/en/sta
 """
 
 import asyncio
-import logging
 import re
 import uuid
 from urllib.parse import parse_qs
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError
 
 from realtime.consumers import RealtimeConsumer
 from realtime.database import query
@@ -20,8 +18,6 @@ from realtime.frames import FrameError, encode_frame, get_text
 
 from .feed import enter_feed
 from .models import IdTaken, Room, get_last_seq, get_room, messages_after, messages_before, post_message
-
-logger = logging.getLogger(__name__)
 
 # Messages in a page of history; as many are shown to somebody who has seen none.
 PAGE = 50
@@ -53,13 +49,15 @@ class ChatConsumer(RealtimeConsumer):
             return
         await self.accept()
         self.feed = await enter_feed(room.pk, self)
+        # The feed may not have heard of all that is stored yet, while the page may have seen it in another process.
+        self.seq = max(room.last_seq, self.feed.seq)
         await self.send_json(
             {
                 "type": "connection_established",
                 "message": "You are now connected!",
                 "room": room.slug,
                 "user": self.scope["user"].get_username(),
-                "last_seq": self.feed.seq,
+                "last_seq": self.seq,
             }
         )
         present = {*self.feed.present, self.scope["user"].get_username()}
@@ -127,7 +125,7 @@ class ChatConsumer(RealtimeConsumer):
 
     async def after_of_url(self):
         """Return the number in `?after=`; without one, that of the message before the last PAGE ones."""
-        start = max(0, self.feed.seq - PAGE)
+        start = max(0, self.seq - PAGE)
         values = parse_qs(self.scope["query_string"].decode("latin-1")).get("after")
         if not values:
             return start
@@ -140,7 +138,7 @@ class ChatConsumer(RealtimeConsumer):
     def send_after(self, seq):
         """Send all messages above the number `seq`, in order, and then what is new."""
         # A number that is too high comes from another database.
-        self.seq, self.live = min(seq, self.feed.seq), False
+        self.seq, self.live = min(seq, max(self.seq, self.feed.seq)), False
         if self.replay is None:
             self.replay = self.start_task(self.send_missed())
 
@@ -155,9 +153,6 @@ class ChatConsumer(RealtimeConsumer):
                         self.seq = seq = message.seq
                         await self.send_json(message.frame())
                 self.live = self.seq == seq >= self.feed.seq and len(page) < REPLAY_PAGE
-        except DatabaseError:
-            logger.debug("The page comes back for the rest", exc_info=True)
-            await self.close(4000)
         finally:
             self.replay = None
 

@@ -269,6 +269,20 @@ async def test_pong_tells_the_last_number(enter, room, ann, monkeypatch):
     assert await receive(socket, "pong") == {"type": "pong", "last_seq": 2}
 
 
+async def test_a_page_that_has_seen_more_than_the_feed(enter, room, ann, monkeypatch):
+    """In another process, whose hint has not come yet."""
+    monkeypatch.setattr(feed, "POLL", 600)
+    monkeypatch.setattr(feed, "SETTLE", 600)
+    await is_live(await enter(ann, room))
+    await store(room, ann, 3)
+
+    socket = await enter(ann, room, "?after=3")
+
+    assert (await receive(socket, "connection_established"))["last_seq"] == 3
+    await send(socket)
+    assert await receive_seqs(socket, 1) == [4]
+
+
 async def test_hints_that_overtake_each_other(room, ann):
     """They are put in order without a query."""
     handed_out = []
