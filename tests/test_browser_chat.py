@@ -20,16 +20,17 @@ except ImportError:
 
 USERS = ["ada", "grace", "mallory"]
 PASSWORD = "a horse, a staple"
-ROOMS = 40
+ROOMS = 100
 FILL = f"""
 import uuid
 from accounts.models import User
 from chat.models import Room, post_message
 users = [User.objects.create_user(name, password={PASSWORD!r}) for name in {USERS}]
 rooms = [Room.objects.create(name=f"Room {{number}}", slug=f"room-{{number}}") for number in range({ROOMS})]
-old = Room.objects.create(name="Old", slug="old")
-for number in range(1, 131):
-    post_message(old.pk, users[number % 2], uuid.uuid4(), f"old {{number}}" + "\\n…" * (number % 5))
+for name in ("old", "archive"):
+    room = Room.objects.create(name=name.capitalize(), slug=name)
+    for number in range(1, 131):
+        post_message(room.pk, users[number % 2], uuid.uuid4(), f"old {{number}}" + "\\n…" * (number % 5))
 """
 SOCKETS = re.compile("/ws/socket-server/")
 PHONE = {"viewport": {"width": 390, "height": 667}, "is_mobile": True, "has_touch": True}
@@ -41,7 +42,7 @@ slugs = map("room-{}".format, itertools.count())
 
 @pytest.fixture(scope="module")
 def site(bake, tmp_path_factory):
-    """A project with users, rooms, and 130 messages in the room "old"."""
+    """A project with users and rooms. There are 130 messages in "old", and in "archive", where nobody writes."""
     site = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("chat") / "project")
     run(site, "manage.py", "migrate")
     run(site, "manage.py", "shell", "--no-imports", "-c", FILL)
@@ -336,6 +337,7 @@ def test_what_is_not_sent_survives_a_reload(enter, room):
     page.reload()
     expect(texts(page)).to_have_text(["first\nline", "second"])
     expect(waiting(page)).to_have_count(0)
+    assert page.evaluate("Object.keys(localStorage)") == []
 
 
 def test_what_is_stored_but_not_confirmed_is_not_doubled(enter, room):
@@ -401,6 +403,22 @@ def test_log_out_in_another_tab(enter, visit, server, room):
     assert page.url.endswith(f"/rooms/{room}/")
 
 
+def test_password_change_in_another_tab(enter, visit, server, room):
+    """It ends the session of the socket, but not the login."""
+    page = enter("mallory", room)
+    tab = visit(f"{server.url}accounts/password_change/", state=None, context=page.context)
+
+    tab.get_by_label("Old password").fill(PASSWORD)
+    tab.get_by_label("New password:").fill(PASSWORD)
+    tab.get_by_label("New password confirmation").fill(PASSWORD)
+    tab.get_by_role("button", name="Change").click()
+
+    expect(tab.get_by_role("heading", name="Password changed")).to_be_visible()
+    expect_state(page, "You are logged out.")
+    page.get_by_role("link", name="Log in").click()
+    expect_state(page, GREETING)
+
+
 def test_markup_is_text(enter, room):
     text = '<script>window.hacked = 1</script><img src="x" onerror="window.hacked = 1">'
     pages = [enter("ada", room), enter("grace", room)]
@@ -414,7 +432,7 @@ def test_markup_is_text(enter, room):
 
 
 def test_history(enter):
-    page = enter("ada", "old", viewport={"width": 400, "height": 700})
+    page = enter("ada", "archive", viewport={"width": 400, "height": 700})
     scroller = page.get_by_role("region", name="Conversation")
     older = page.get_by_role("button", name="Older messages")
 
@@ -522,6 +540,7 @@ def test_keyboard_only(visit, server):
             keyboard.press(key)
         pytest.fail(f"{element} is not reached")
 
+    expect(page.get_by_label("Username")).to_be_focused()
     keyboard.type("grace")
     keyboard.press("Tab")
     keyboard.type(PASSWORD)

@@ -1,8 +1,8 @@
 // Step 4 of 4: the WebSocket script. It shows the frames of the consumer (step 2, chat/consumers.py), and sends what is
 // typed. Coming back after a loss, and sending again, is left to realtime's socket.js.
 //
-// A room numbers its messages 1, 2, 3, …, and the page shows an unbroken run of them. One that does not continue the run
-// is not shown: the page asks for what is missing, and the server sends everything from there on again.
+// A room numbers its messages 1, 2, 3, …, and the page shows an unbroken run of them. One that does not continue the
+// run is not shown: the page asks for what is missing, and the server sends everything from there on again.
 
 import { ReconnectingSocket } from "../realtime/socket.js";
 import { Unsent } from "./unsent.js";
@@ -18,9 +18,10 @@ const WHY_CLOSED = {
 };
 
 const all = Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]);
-const { room: main, state, login, people, count, present, ...rest } = Object.fromEntries(all);
-const { scroller, older, log, messages, waiting, newer, notice, form, text: input, "blank-item": blank } = rest;
-const { socketPath, maxTextLength, room, user } = main.dataset;
+const elements = Object.fromEntries(all);
+const { state, login, people, count, present, scroller, older, log, messages } = elements;
+const { waiting, newer, notice, form, text: input, "blank-item": blank } = elements;
+const { socketPath, maxTextLength, room, user } = elements.room.dataset;
 
 const socket = new ReconnectingSocket(() => socketPath + (newest === null ? "" : `?after=${newest}`));
 const unsent = new Unsent(user, room);

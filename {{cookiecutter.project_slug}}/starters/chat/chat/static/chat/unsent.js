@@ -1,8 +1,9 @@
 /**
  * What somebody has typed in a room and the server has not confirmed, kept in localStorage until it has.
  *
- * Each message has a key of its own, so that several tabs do not overwrite each other's. The user is part of it: somebody
- * else in the same browser neither sees nor sends it. Storage may be full, or forbidden even to name; then nothing is kept.
+ * Each message has a key of its own, so that several tabs do not overwrite each other's. The user is part of it:
+ * somebody else in the same browser neither sees nor sends it. Storage may be full, or forbidden even to name; then
+ * nothing is kept.
  */
 export class Unsent {
   #prefix;
