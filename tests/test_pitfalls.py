@@ -22,6 +22,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 # Consumers with which a project would meet the pitfalls.
 CONSUMERS = '''
 import asyncio
+import threading
+
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import User
 
 from realtime.consumers import RealtimeConsumer
 from realtime.fanout import get_fanout
@@ -69,6 +73,24 @@ class Slow(RealtimeConsumer):
 
     async def disconnect(self, code):
         print("disconnect called", flush=True)
+
+
+class Threads(RealtimeConsumer):
+    """Row 4: a slow call, which ends when another socket's query has been answered."""
+
+    answered = threading.Event()
+
+    async def connect(self):
+        await self.accept()
+
+    async def receive_json(self, content):
+        if content["type"] == "wait":
+            await self.send_json({"type": "waiting"})
+            wait = database_sync_to_async(self.answered.wait, thread_sensitive=False)
+            await self.send_json({"type": "waited", "in vain": not await wait(15)})
+        else:
+            await self.send_json({"type": "users", "count": await User.objects.acount()})
+            self.answered.set()
 '''
 
 
@@ -81,7 +103,14 @@ def copy(project, tmp_path):
 @pytest.fixture(scope="module", params=["runserver", "uvicorn"])
 def probes(request, with_consumers):
     """A server of a project that has the consumers above."""
-    project = with_consumers(CONSUMERS, closing="Closing", refusing="Refusing", failing="Failing", slow="Slow")
+    project = with_consumers(
+        CONSUMERS,
+        closing="Closing",
+        refusing="Refusing",
+        failing="Failing",
+        slow="Slow",
+        threads="Threads",
+    )
     with Server(project, request.param) as server:
         yield server
 
@@ -180,6 +209,18 @@ def test_row_3_import_sorters_keep_the_order(copy):
     subprocess.run(command, check=True, capture_output=True)
 
     assert asgi.read_text(encoding="utf-8") == before
+
+
+def test_row_4_a_slow_call_in_a_thread_of_its_own_stalls_nobody(probes):
+    with (
+        open_client(probes, path="ws/threads/", greeting=False) as slow,
+        open_client(probes, path="ws/threads/", greeting=False) as other,
+    ):
+        slow.send({"type": "wait"})
+        assert slow.receive() == {"type": "waiting"}
+        other.send({"type": "count"})
+        assert other.receive(timeout=20) == {"type": "users", "count": 0}
+        assert slow.receive(timeout=20) == {"type": "waited", "in vain": False}
 
 
 def test_row_6_a_code_before_accept_reaches_the_client(probes):

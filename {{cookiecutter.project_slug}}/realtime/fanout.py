@@ -90,7 +90,7 @@ class Fanout:
             ChannelLayerUnavailable,
             "The channel layer is lost, and no broadcast arrives",
             "The channel layer is back",
-            self._subscribe_again,
+            self._come_back,
         )
 
     async def send(self, name, message):
@@ -205,6 +205,12 @@ class Fanout:
         frame = {"type": "websocket.send", "text": text}
         for member in list(group.members):
             member.deliver(frame, len(text))
+
+    async def _come_back(self):
+        # Otherwise each connection of the pool that Redis has closed would be one more error.
+        for index in range(getattr(self.layer, "ring_size", 0)):
+            await self.layer.connection(index).connection_pool.disconnect(inuse_connections=False)
+        await self._subscribe_again()
 
     async def _renew(self):
         while True:
