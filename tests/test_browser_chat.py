@@ -711,7 +711,6 @@ def test_another_database(enter, room):
     expect_state(page, GREETING)
 
 
-@pytest.mark.xfail(reason="socket.js sends before the page has seen the greeting", strict=True)
 def test_somebody_else_has_logged_in(enter, room):
     """In another tab, while this page had no connection: what waits here is not sent in their name."""
     script = Script(user="grace")

@@ -58,10 +58,6 @@ CSRF_TRUSTED_ORIGINS = env_list("DJANGO_CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     # Before staticfiles, so that its runserver refuses where daphne's is missing.
     "realtime",
-{%- if cookiecutter.starter == "chat" %}
-    # Before the admin, whose pages for accounts have the same names.
-    "accounts",
-{%- endif %}
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -70,6 +66,9 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "csp",
+{%- if cookiecutter.starter == "chat" %}
+    "accounts",
+{%- endif %}
     "chat",
 ]
 if DEBUG:

@@ -162,10 +162,11 @@ export class ReconnectingSocket extends EventTarget {
     if (frame?.type === "connection_established") {
       this.#wait(FIRST_PING, () => this.#ping());
       this.#enter("open");
-      this.#flush();
     }
     if (frame?.type === "message" || frame?.type === "error") this.#settle(frame);
     if (typeof frame?.type === "string") this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+    // Last, so that a page that finds somebody else greeted can close before it sends in that name.
+    if (frame?.type === "connection_established") this.#flush();
   }
 
   #ping() {

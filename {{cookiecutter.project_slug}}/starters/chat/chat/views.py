@@ -3,6 +3,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.views.decorators.cache import never_cache
 
 from .forms import MemberForm, RoomForm
 from .models import Room, get_room
@@ -23,6 +24,8 @@ def rooms(request):
     return render(request, "chat/rooms.html", context)
 
 
+# The back button must not show a conversation to whoever comes after a logout.
+@never_cache
 @login_required
 def room(request, slug):
     """The page of step 4. It learns the socket's path here, so that chat/routing.py stays the only place for it."""
