@@ -102,6 +102,9 @@ NAMES = ("tutorial", "project", "starlette", "ws", "socket.io")
 
 def make_project(project, python):
     slug = next(project.glob("*/settings.py")).parent.name
+    # The client sends more than a person may, and more than the peers would refuse.
+    with (project / slug / "settings.py").open("a", encoding="utf-8") as settings_file:
+        settings_file.write("\nREALTIME_FRAMES_PER_SECOND = None\n")
     env = {"DJANGO_SECRET_KEY": SECRET_KEY, "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_HTTPS": "false"}
     settings = {"DJANGO_SETTINGS_MODULE": f"{slug}.settings"}
     subprocess.run(
