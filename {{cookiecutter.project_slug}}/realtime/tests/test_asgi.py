@@ -1,5 +1,6 @@
 """What stands around the consumers: the wiring in asgi.py and settings.py, sessions and users, notify()."""
 
+import asyncio
 import contextlib
 from importlib import import_module
 
@@ -9,6 +10,7 @@ from channels.routing import URLRouter, get_default_application
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
@@ -21,7 +23,7 @@ from realtime import notify
 from realtime.asgi import AllowedOrigins
 from realtime.checks import check_asgi_application, check_channel_layer, check_daphne
 from realtime.consumers import RealtimeConsumer
-from realtime.sessions import SessionAndUser, client_address, get_user
+from realtime.sessions import SessionAndUser, client_address, get_users
 
 PATH = "/ws/test/"
 User = get_user_model()
@@ -154,9 +156,70 @@ async def test_nobody(transactional_db, key):
 def test_one_query_each(login):
     session = import_module(settings.SESSION_ENGINE).SessionStore(login[1])
     with CaptureQueriesContext(connections["default"]) as queries:
-        get_user(session)
+        get_users([session])
 
     assert len(queries) == 2
+
+
+def test_two_queries_for_many(transactional_db):
+    """Each session gets its own user, also when two are the same."""
+    keys, users = [], [User.objects.create_user(name) for name in ("ann", "ben", "ann2")]
+    for user in [*users, users[0]]:
+        client = Client()
+        client.force_login(user)
+        keys.append(client.cookies[settings.SESSION_COOKIE_NAME].value)
+    users[2].is_active = False
+    users[2].save()
+    sessions = [import_module(settings.SESSION_ENGINE).SessionStore(key) for key in [*keys, keys[0], "x" * 32, None]]
+
+    with CaptureQueriesContext(connections["default"]) as queries:
+        found = get_users(sessions)
+
+    assert len(queries) == 2
+    assert [user.get_username() for user in found] == ["ann", "ben", "", "ann", "ann", "", ""]
+    assert found[0] is not found[4]
+    assert sessions[5].session_key is None
+
+
+async def test_those_who_come_at_once_are_read_together(login, monkeypatch):
+    batches = []
+
+    def counting(sessions):
+        batches.append(len(sessions))
+        return get_users(sessions)
+
+    monkeypatch.setattr("realtime.sessions.get_users", counting)
+
+    scopes = await asyncio.gather(*[scope_of(login[1]) for _ in range(20)])
+
+    assert [scope["user"] for scope in scopes] == [login[0]] * 20
+    assert sum(batches) == 20
+    assert len(batches) <= 2
+
+
+class OtherBackend(ModelBackend):
+    """It may look elsewhere, so it is asked."""
+
+    def get_user(self, user_id):
+        return User.objects.get(pk=user_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SESSION_ENGINE", "django.contrib.sessions.backends.cached_db"),
+        ("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies"),
+        ("AUTHENTICATION_BACKENDS", [f"{__name__}.OtherBackend"]),
+    ],
+)
+def test_other_engines_and_backends(transactional_db, settings, name, value):
+    setattr(settings, name, value)
+    user = User.objects.create_user("ann")
+    client = Client()
+    client.force_login(user)
+    key = client.cookies[settings.SESSION_COOKIE_NAME].value
+
+    assert get_users([import_module(settings.SESSION_ENGINE).SessionStore(key)]) == [user]
 
 
 async def test_a_changed_password_logs_out(login):
