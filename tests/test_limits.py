@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 PROBES = """
 import asyncio
 
-import realtime.checks
+import realtime.health
 from realtime.consumers import RealtimeConsumer
 
-realtime.checks.REPORT_EVERY = 1
+realtime.health.REPORT_EVERY = 1
 
 
 class Burst(RealtimeConsumer):
@@ -236,7 +236,7 @@ def report(server, *words):
     """Wait for a line of the log about what sockets did that has these words."""
 
     def find():
-        lines = re.findall("INFO realtime.checks: In 1 s: (.*)", server.log)
+        lines = re.findall("INFO realtime.health: In 1 s: (.*)", server.log)
         return [line for line in lines if set(words) <= set(line.split())]
 
     return wait_until(find, f"{words} in the log")[0]

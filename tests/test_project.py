@@ -11,7 +11,6 @@ from combinations import ALL, COMBINATIONS, OPTIONS
 from servers import REPOSITORY, run
 
 FILES = [
-    ".editorconfig",
     ".env",
     ".env.example",
     ".gitignore",
@@ -34,6 +33,7 @@ FILES = [
     "realtime/database.py",
     "realtime/fanout.py",
     "realtime/frames.py",
+    "realtime/health.py",
     "realtime/management/commands/runserver.py",
     "realtime/outbox.py",
     "realtime/sessions.py",
@@ -214,11 +214,11 @@ def test_the_consumer_is_short(bake):
 
 
 def test_the_plumbing_is_small(bake):
-    """It is read in a quarter of an hour: lines of code, comments aside."""
+    """It is read in half an hour: lines of code, comments aside."""
     realtime = bake() / "realtime"
     python = [path for path in realtime.rglob("*.py") if "tests" not in path.parts]
 
-    assert sum(map(count_code, python)) <= 750
+    assert sum(map(count_code, python)) <= 950
     assert count_code(realtime / "static" / "realtime" / "socket.js") <= 150
 
 

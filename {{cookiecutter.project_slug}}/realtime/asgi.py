@@ -7,7 +7,7 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.urls import re_path
 
-from .checks import activity
+from .health import activity
 from .sessions import accept_and_close, client_address, get_header
 
 logger = logging.getLogger(__name__)

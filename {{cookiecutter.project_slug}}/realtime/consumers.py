@@ -10,10 +10,10 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
 
-from .checks import Unavailable, activity
 from .database import DatabaseUse
 from .fanout import broadcast_of, get_fanout
 from .frames import FrameError, FrameLimit, decode_frame, encode_frame
+from .health import Unavailable, activity
 from .outbox import Outbox
 from .sessions import client_address, digest, load_user, user_group
 

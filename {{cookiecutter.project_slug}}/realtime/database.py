@@ -17,7 +17,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, close_old
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
-from .checks import Outage, Unavailable, ask_database
+from .health import Outage, Unavailable, ask_database
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-from .checks import Outage, Unavailable, activity
 from .frames import encode_frame
+from .health import Outage, Unavailable, activity
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from .checks import activity
 from .database import DatabaseUnavailable, outage, query
 from .fanout import notify_members
+from .health import activity
 
 _loaders = WeakKeyDictionary()
 

@@ -78,7 +78,7 @@ if DEBUG:
 
 MIDDLEWARE = [
     # First, so that it answers whatever host and scheme it is asked by.
-    "realtime.checks.healthz",
+    "realtime.health.healthz",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",

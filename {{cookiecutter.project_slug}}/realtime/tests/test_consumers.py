@@ -5,12 +5,12 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from django.db import OperationalError
 
-from realtime import checks
-from realtime.checks import activity
+from realtime import health
 from realtime.consumers import RealtimeConsumer
 from realtime.database import outage
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from realtime.frames import FrameLimit
+from realtime.health import activity
 
 
 class Consumer(RealtimeConsumer):
@@ -299,7 +299,7 @@ async def test_no_limit(limit, settings):
 @pytest.mark.parametrize("type", ["query", "query in a task"])
 async def test_a_database_that_is_away_closes_with_4000_and_one_line(type, caplog, monkeypatch, until):
     sockets = [await connect() for _ in range(3)]
-    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
     away = True
 
     async def ask():
@@ -342,7 +342,7 @@ async def test_disconnect_ends_without_the_channel_layer():
 
 
 async def test_one_line_a_minute(caplog, monkeypatch, until):
-    monkeypatch.setattr(checks, "REPORT_EVERY", 0.05)
+    monkeypatch.setattr(health, "REPORT_EVERY", 0.05)
     activity.clear()
     socket = await connect()
     await socket.send_json_to({"type": "broadcast"})

@@ -7,7 +7,7 @@ import json
 import pytest
 from channels.layers import InMemoryChannelLayer
 
-from realtime import checks, fanout
+from realtime import fanout, health
 from realtime.fanout import ChannelLayerUnavailable, Fanout, broadcast_of
 from realtime.outbox import Outbox
 
@@ -151,7 +151,7 @@ async def test_a_burst_makes_no_more_calls_than_redis_has_connections(layer, gro
 
 
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
-    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
     member = Member()
     await groups.join("room", member)
 
@@ -168,8 +168,8 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
 
 
 async def test_a_lost_layer_is_said_once_without_a_group(layer, groups, monkeypatch, caplog, until):
-    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
     layer.broken = True
 
     for _ in range(3):
@@ -205,7 +205,7 @@ async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, m
 
 
 async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
-    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
     layer.broken = True
     joining = asyncio.create_task(groups.join("room", Member()))
     await asyncio.sleep(0.05)
@@ -217,8 +217,8 @@ async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
 
 
 async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
-    monkeypatch.setattr(checks, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
     layer.broken = True
 
     with pytest.raises(ChannelLayerUnavailable):
