@@ -180,6 +180,21 @@ async def test_a_task_ends_with_its_socket():
     assert not asyncio.all_tasks() - before
 
 
+async def test_a_task_that_has_not_begun_ends_without_a_word(recwarn):
+    class Short(Consumer):
+        async def receive_json(self, content):
+            self.start_task(asyncio.sleep(60))
+            raise ZeroDivisionError
+
+    socket = await connect(Short)
+
+    await socket.send_json_to({"type": "x"})
+    with pytest.raises(ZeroDivisionError):
+        await socket.wait()
+
+    assert not recwarn.list
+
+
 async def test_refused():
     accepted, _ = await WebsocketCommunicator(Refusing.as_asgi(), "/ws/test/").connect()
 
