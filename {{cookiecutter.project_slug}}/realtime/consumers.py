@@ -133,6 +133,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def deliver(self, message, size):
         """Take a broadcast from the fan-out; not called by hand. A socket whose reader is too slow is closed."""
+        activity["frames_out"] += 1
         if self._closed or self._outbox.put(message, size):
             return
         logger.warning("WebSocket %s of %s reads too slowly", self.scope["path"], self._address)

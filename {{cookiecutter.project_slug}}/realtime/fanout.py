@@ -16,7 +16,7 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 from .frames import encode_frame
-from .health import Outage, Unavailable, activity
+from .health import Outage, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,6 @@ class Fanout:
                 member.handle(message)
             return
         text = message["text"]
-        activity["frames_out"] += len(group.members)
         frame = {"type": "websocket.send", "text": text}
         for member in list(group.members):
             member.deliver(frame, len(text))
