@@ -48,6 +48,7 @@ class Page:
         self.present = []
         self.messages = []
         self.outbox = {}
+        self.sent_again = set()
         self.counts = Counter()
         self.socket = None
 
@@ -99,6 +100,7 @@ class Page:
             case "connection_established":
                 assert frame["user"] == self.name
                 self.socket = socket
+                self.sent_again.update(self.outbox)
                 for waiting in list(self.outbox.values()):
                     await self.send_now(waiting)
             case "presence":
@@ -109,7 +111,7 @@ class Page:
             case "message" if frame["seq"] <= self.seq:
                 # Only the answer to a message that was sent again.
                 assert frame == self.messages[frame["seq"] - 1]
-                self.counts["repeated"] += frame["id"] not in self.outbox
+                self.counts["repeated"] += frame["id"] not in self.sent_again
                 self.outbox.pop(frame["id"], None)
             case "message":
                 self.counts["gaps"] += 1
