@@ -14,7 +14,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -151,6 +151,21 @@ async def test_nobody(transactional_db, key):
     scope = await scope_of(key)
 
     assert isinstance(scope["user"], AnonymousUser)
+
+
+async def test_a_database_that_is_away(open_socket, monkeypatch, caplog):
+    def get_users(sessions):
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr("realtime.sessions.get_users", get_users)
+    monkeypatch.setattr("realtime.health.PATIENCE", 0.05)
+    cookie = f"{settings.SESSION_COOKIE_NAME}=key".encode()
+
+    for _ in range(2):
+        socket = await open_socket(PATH, application=APPLICATION, headers=[(b"cookie", cookie)])
+        assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
+
+    assert caplog.messages == ["The database does not answer: connection refused"]
 
 
 def test_one_query_each(login):
