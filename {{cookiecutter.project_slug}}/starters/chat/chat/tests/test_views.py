@@ -1,9 +1,11 @@
-"""The pages."""
+"""The pages, and the admin."""
+
+import uuid
 
 import pytest
 from django.urls import reverse
 
-from chat.models import Room
+from chat.models import Message, Room, post_message
 
 
 @pytest.fixture
@@ -70,3 +72,19 @@ def test_a_closed_room(browser, closed_room, ann, ben):
 
 def test_no_such_room(browser):
     assert browser.get("/rooms/nowhere/").status_code == 404
+
+
+def test_the_admin(client, django_user_model, room, ann):
+    """Messages are not deleted one by one, since their numbers have no gap, but with their room."""
+    client.force_login(django_user_model.objects.create_superuser("admin"))
+    message, _ = post_message(room.pk, ann, uuid.uuid4(), "rude")
+    for model in ("room", "message"):
+        assert client.get(reverse(f"admin:chat_{model}_changelist")).status_code == 200
+    url = reverse("admin:chat_message_change", args=[message.pk])
+
+    assert client.post(reverse("admin:chat_message_delete", args=[message.pk]), {"post": "yes"}).status_code == 403
+    assert client.post(url, {"text": ""}).status_code == 302
+    message.refresh_from_db()
+    assert message.text == ""
+    assert client.post(reverse("admin:chat_room_delete", args=[room.pk]), {"post": "yes"}).status_code == 302
+    assert not Message.objects.exists()
