@@ -216,6 +216,25 @@ async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
     await joining
 
 
+async def test_a_connection_that_was_closed_while_idle_is_no_outage(layer, groups, monkeypatch, caplog, until):
+    errors = [ConnectionError("closed by server")]
+    group_send = layer.group_send
+
+    async def fail_once(group, message):
+        if errors:
+            raise errors.pop()
+        await group_send(group, message)
+
+    monkeypatch.setattr(layer, "group_send", fail_once)
+    member = Member()
+    await groups.join("room", member)
+
+    await groups.send("room", message("hello"))
+
+    await until(lambda: member.texts == ["hello"])
+    assert not caplog.messages
+
+
 async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
     monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
     monkeypatch.setattr(health, "PATIENCE", 0.05)
