@@ -130,14 +130,16 @@ class Outage:
         """
         Return `await function(*arguments)`, called again after an outage, so that a short one is a short wait.
 
-        function: calls `begin()` and raises the error when the service does not answer. After PATIENCE it is raised here.
+        function: calls `begin()` and raises the error when the service does not answer. After PATIENCE, or when it fails
+        again though the service answers (a table is missing), the error is raised here.
         """
         deadline = time.monotonic() + PATIENCE
-        while await self.over(deadline - time.monotonic()):
-            try:
-                return await function(*arguments)
-            except self._error:
-                pass
+        for _ in range(2):
+            if await self.over(deadline - time.monotonic()):
+                try:
+                    return await function(*arguments)
+                except self._error:
+                    pass
         raise self._error
 
 

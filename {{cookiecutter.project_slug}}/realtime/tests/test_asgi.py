@@ -168,6 +168,20 @@ async def test_a_database_that_is_away(open_socket, monkeypatch, caplog):
     assert caplog.messages == ["The database does not answer: connection refused"]
 
 
+async def test_a_missing_table_is_waited_for_once(open_socket, monkeypatch, caplog):
+    def get_users(sessions):
+        raise OperationalError("no such table")
+
+    monkeypatch.setattr("realtime.sessions.get_users", get_users)
+    monkeypatch.setattr("realtime.health.RETRY_EVERY", 0.01)
+    cookie = f"{settings.SESSION_COOKIE_NAME}=key".encode()
+
+    socket = await open_socket(PATH, application=APPLICATION, headers=[(b"cookie", cookie)])
+
+    assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
+    assert caplog.text.count("no such table") == 2
+
+
 def test_one_query_each(login):
     session = import_module(settings.SESSION_ENGINE).SessionStore(login[1])
     with CaptureQueriesContext(connections["default"]) as queries:
