@@ -96,7 +96,12 @@ async def open_all(stack, servers, cookies):
     """Return a socket for each cookie, on the servers in turn, once it has the greeting."""
     sockets = []
     for cookie, server in zip(cookies.values(), itertools.cycle(servers), strict=False):
-        options = {"additional_headers": {"Cookie": cookie}, "origin": server.url.rstrip("/"), "compression": None}
+        options = {
+            "additional_headers": {"Cookie": cookie},
+            "origin": server.url.rstrip("/"),
+            "compression": None,
+            "max_queue": None,
+        }
         url = f"{server.socket_url}lobby/?after={10**9}"
         socket = await stack.enter_async_context(connect(url, **options))
         assert json.loads(await socket.recv())["type"] == "connection_established"

@@ -37,8 +37,9 @@ OVERTAKEN = 0.05
 
 # Messages that are read at a time.
 PAGE = 200
-# Hints that may wait for the channel layer, or for a message before them.
+# Hints that may wait for the channel layer, or for a message before them; and that are sent at a time.
 MAX_HINTS = 1000
+MAX_BATCH = 50
 
 _feeds = WeakKeyDictionary()
 
@@ -105,8 +106,9 @@ class Feed:
 
     def handle(self, message):
         match message["type"]:
-            case "chat.message":
-                self.hear(message["seq"], message["text"])
+            case "chat.messages":
+                for seq, text in message["messages"]:
+                    self.hear(seq, text)
             case "chat.access":
                 for reader in list(self.readers):
                     if message["user"] in (None, reader.scope["user"].pk):
@@ -122,17 +124,19 @@ class Feed:
     def tell(self, seq, text):
         """Hand out the message `text`, a frame as JSON that has just been stored as number `seq`, in all processes."""
         self.hear(seq, text)
-        self._hints.append({"type": "chat.message", "group": self.group, "seq": seq, "text": text})
+        self._hints.append((seq, text))
         if self._hinting is None:
             self._hinting = asyncio.create_task(self._send_hints())
 
     async def _send_hints(self):
-        # One after the other, so that they do not overtake each other.
+        # One call after the other, so that they do not overtake each other, each with what has come meanwhile.
         while self._hints:
+            batch = [self._hints.popleft() for _ in range(min(len(self._hints), MAX_BATCH))]
+            message = {"type": "chat.messages", "group": self.group, "messages": batch}
             try:
-                await get_fanout().send(self.group, self._hints.popleft())
+                await get_fanout().send(self.group, message)
             except ChannelLayerUnavailable:
-                logger.debug("A hint is lost, which polling makes up for", exc_info=True)
+                logger.debug("Hints are lost, which polling makes up for", exc_info=True)
         self._hinting = None
 
     def hear(self, seq, text):
