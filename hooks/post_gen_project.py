@@ -17,11 +17,14 @@ answers = json.loads(r"""{{ cookiecutter | tojson }}""")
 def place_starter(name):
     """Move the files of the chosen starter into place, and remove the other one."""
     starters = Path("starters")
+    # See prepare_probe() in pre_gen_project.py.
+    skip_if_file_exists = (starters / "probe").read_text() == "kept"
     for path in (starters / name).rglob("*"):
-        if path.is_file():
-            target = path.relative_to(starters / name)
+        target = path.relative_to(starters / name)
+        if path.is_file() and not (skip_if_file_exists and target.exists()):
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+    (starters / "probe").unlink()
     for starter in STARTERS:
         shutil.rmtree(starters / starter)
     # Unless there is something of the owner's in it, in an existing project.

@@ -10,6 +10,7 @@ import re
 import reprlib
 import sys
 import unicodedata
+from pathlib import Path
 
 REFUSED = "refused-answer"
 MAX_NAME = 300
@@ -49,5 +50,17 @@ def check_slug(slug):
     refuse("project_slug", slug, f"{allowed}, for example {similar_slug(slug)}")
 
 
+def prepare_probe():
+    """
+    Put another text where the template has starters/probe, in an existing project.
+
+    With --skip-if-file-exists it stays there, and so post_gen_project.py knows of that option, which no hook is told.
+    """
+    if Path("manage.py").exists():
+        Path("starters").mkdir(exist_ok=True)
+        Path("starters/probe").write_text("kept")
+
+
 check_name(answers["project_name"])
 check_slug(answers["__answered_slug"])
+prepare_probe()

@@ -272,6 +272,25 @@ def test_env_is_written_once(output_dir, options):
     assert env.read_text() == "DJANGO_SECRET_KEY=mine\n"
 
 
+@pytest.mark.parametrize("starter", ["minimal", "chat"])
+def test_files_of_a_starter_in_an_existing_project(output_dir, starter):
+    assert cookiecutter(output_dir, starter=starter).returncode == 0
+    project = output_dir / "my_realtime_site"
+    before = contents(project)
+    consumers, mine = project / "chat" / "consumers.py", project / "starters" / "mine.txt"
+    consumers.write_text("# mine\n")
+    (project / "chat" / "routing.py").unlink()
+    mine.parent.mkdir()
+    mine.write_text("mine\n")
+
+    assert cookiecutter(output_dir, "-f", "-s", starter=starter).returncode == 0
+    assert consumers.read_text() == "# mine\n"
+    assert cookiecutter(output_dir, "-f", starter=starter).returncode == 0
+    mine.unlink()
+    mine.parent.rmdir()
+    assert contents(project) == before
+
+
 def test_refused_answer_leaves_an_existing_project_alone(output_dir):
     assert cookiecutter(output_dir).returncode == 0
     before = contents(output_dir)
