@@ -28,13 +28,22 @@ class Service(Process):
 
 
 class Redis(Service):
-    """Without persistence: a restarted one has forgotten everything."""
+    """
+    Without persistence: a restarted one has forgotten everything.
 
-    def __init__(self):
+    tls: the Paths of a key and a certificate; then it has a password, too.
+    """
+
+    def __init__(self, tls=None):
         require(shutil.which("redis-server"), "redis-server is not installed")
         super().__init__()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        if tls:
+            key, certificate = tls
+            options |= {"port": 0, "tls-port": self.port, "tls-key-file": key, "tls-cert-file": certificate}
+            options |= {"tls-auth-clients": "no", "requirepass": "p@ss/word"}
+            self.url = f"rediss://:p%40ss%2Fword@127.0.0.1:{self.port}/0?ssl_ca_certs={certificate}"
         self.command = [
             "redis-server",
             *[word for name, value in options.items() for word in (f"--{name}", str(value))],

@@ -532,14 +532,35 @@ def test_health_names_what_is_down(served, env, site):
     assert (answer.status_code, answer.json()) == (503, {"database": "OperationalError", "channel_layer": "ok"})
 
 
+def make_certificate(folder):
+    """Return the Paths of a key and a certificate of 127.0.0.1."""
+    key, certificate = folder / "privkey.pem", folder / "fullchain.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    output("openssl", *new, *names, "-keyout", key, "-out", certificate)
+    return key, certificate
+
+
+@real
+def test_redis_with_tls_and_a_password(served, env, tmp_path):
+    require(shutil.which("openssl"), "openssl is not installed")
+    with Redis(tls=make_certificate(tmp_path)) as redis:
+        with_redis = env | {"REDIS_URL": redis.url}
+        with (
+            Server(served, "production", env=with_redis) as one,
+            Server(served, "production", env=with_redis) as other,
+            open_client(one) as sender,
+            open_client(other) as receiver,
+        ):
+            sender.send({"type": "message", "text": "encrypted"})
+            assert sender.receive()["text"] == receiver.receive()["text"] == "encrypted"
+
+
 @real
 def test_tls(served, env, tmp_path):
     """The block of the file, uncommented: plain HTTP is redirected, pages speak HTTP/2, sockets are wss."""
     require(shutil.which("openssl"), "openssl is not installed")
-    key, certificate = tmp_path / "privkey.pem", tmp_path / "fullchain.pem"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-    output("openssl", *new, *names, "-keyout", key, "-out", certificate)
+    certificate = make_certificate(tmp_path)[1]
     trusting = ssl.create_default_context(cafile=certificate)
     port = free_port()
     changes = with_tls(served)
