@@ -147,7 +147,12 @@ class Fanout:
 
     async def receive(self, channel):
         """Return the next message for `channel`. Raises ChannelLayerUnavailable."""
-        return await self._try(self.layer.receive, channel)
+        message = await self._try(self.layer.receive, channel)
+        # channels_redis clears its copy of the message in a task that it forgets: if Redis is killed just then, asyncio
+        # would log a traceback.
+        for cleaner in getattr(self.layer, "receive_cleaners", ()):
+            cleaner.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return message
 
     async def _call(self, function, *arguments):
         async def call():

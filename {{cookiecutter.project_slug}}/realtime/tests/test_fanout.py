@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 
 import pytest
@@ -344,3 +345,28 @@ async def test_a_closed_connection_disturbs_nobody():
     outbox.release()
 
     assert put(outbox, "hello")
+
+
+async def test_a_task_that_the_layer_forgets_leaves_no_traceback(layer, groups, monkeypatch, caplog, until):
+    """As that of channels_redis, which fails when Redis is killed at the wrong moment."""
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise ConnectionError
+
+    async def receive(channel, receive=layer.receive):
+        received = await receive(channel)
+        cleaner = asyncio.ensure_future(fail())
+        layer.receive_cleaners = [cleaner]
+        cleaner.add_done_callback(lambda cleaner: layer.receive_cleaners.clear())
+        return received
+
+    monkeypatch.setattr(layer, "receive", receive)
+    member = Member()
+    await groups.join("room", member)
+
+    await groups.send("room", message("hello"))
+
+    await until(lambda: member.texts == ["hello"] and not layer.receive_cleaners)
+    gc.collect()
+    assert not caplog.messages
