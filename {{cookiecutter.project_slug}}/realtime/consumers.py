@@ -91,6 +91,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                     self._close_code,
                     time.monotonic() - started,
                 )
+            else:
+                logger.info("WebSocket %s of %s not accepted", scope["path"], self._address)
 
     async def dispatch(self, message):
         await self._run(getattr(self, get_handler_name(message))(message))

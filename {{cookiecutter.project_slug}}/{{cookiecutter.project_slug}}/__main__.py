@@ -1,12 +1,18 @@
 """The production server, uvicorn, with all of its settings: `python -m {{ cookiecutter.project_slug }}`."""
 
 import argparse
+import logging
 import os
 import socket
 
 import uvicorn
 from django.conf import settings
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+
+# Of sockets uvicorn logs errors only: that they open and close is in the lines of realtime, with address and code.
+logger = logging.getLogger("uvicorn.error.websocket")
+logger.setLevel(logging.WARNING)
 
 
 class WebSocketProtocol(AutoWebSocketsProtocol):
@@ -17,6 +23,7 @@ class WebSocketProtocol(AutoWebSocketsProtocol):
     """
 
     def connection_made(self, transport):
+        self.logger = self.conn.logger = logger
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
         super().connection_made(transport)
 

@@ -130,14 +130,15 @@ class Feed:
 
     async def _send_hints(self):
         # One call after the other, so that they do not overtake each other, each with what has come meanwhile.
-        while self._hints:
-            batch = [self._hints.popleft() for _ in range(min(len(self._hints), MAX_BATCH))]
-            message = {"type": "chat.messages", "group": self.group, "messages": batch}
-            try:
+        try:
+            while self._hints:
+                batch = [self._hints.popleft() for _ in range(min(len(self._hints), MAX_BATCH))]
+                message = {"type": "chat.messages", "group": self.group, "messages": batch}
                 await get_fanout().send(self.group, message)
-            except ChannelLayerUnavailable:
-                logger.debug("Hints are lost, which polling makes up for", exc_info=True)
-        self._hinting = None
+        except ChannelLayerUnavailable:
+            logger.debug("Hints are lost, which polling makes up for", exc_info=True)
+        finally:
+            self._hinting = None
 
     def hear(self, seq, text):
         """The message `text` has been stored as number `seq`."""
@@ -179,6 +180,7 @@ class Feed:
                     self._newest = self.seq
         except DatabaseError:
             logger.debug("Polling tries again", exc_info=True)
+            return
         finally:
             self._catching_up = None
         self._advance()

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from chat import consumers, feed
 from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, post_message
+from realtime.fanout import get_fanout
 
 
 @pytest.fixture(autouse=True)
@@ -283,6 +284,55 @@ async def test_a_page_that_has_seen_more_than_the_feed(enter, room, ann, monkeyp
     assert await receive_seqs(socket, 1) == [4]
 
 
+async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann, monkeypatch):
+    monkeypatch.setattr(feed, "POLL", 600)
+    monkeypatch.setattr(feed, "SETTLE", 600)
+    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+    await is_live(await enter(ann, room))
+    await store(room, ann, 30)
+
+    socket = await enter(ann, room, "?after=0")
+
+    await receive(socket, "connection_established")
+    assert await receive_seqs(socket, 30) == list(range(1, 31))
+
+
+async def test_other_processes_are_told(enter, room, ann, monkeypatch, until):
+    """They do not wait for their poll, and neither does this one."""
+    monkeypatch.setattr(feed, "POLL", 600)
+    monkeypatch.setattr(feed, "SETTLE", 600)
+    told = []
+
+    class Elsewhere:
+        handle = told.append
+
+    elsewhere = Elsewhere()
+    group = feed.room_group(room.pk)
+    await get_fanout().join(group, elsewhere)
+    socket = await enter(ann, room)
+    await is_live(socket)
+
+    await send(socket)
+    await until(lambda: told)
+    text = told[0]["messages"][0][1]
+    hints = [[2, text.replace('"seq": 1', '"seq": 2')]]
+    await get_fanout().send(group, {"type": "chat.messages", "group": group, "messages": hints})
+
+    assert await receive_seqs(socket, 2) == [1, 2]
+    await get_fanout().leave(group, elsewhere)
+
+
+async def test_a_feed_ends_with_its_last_reader(enter, room, ann):
+    sockets = [await enter(ann, room) for _ in range(2)]
+    for socket in sockets:
+        await is_live(socket)
+        assert get_fanout().groups[feed.room_group(room.pk)].members
+        await socket.disconnect()
+
+    assert feed.room_group(room.pk) not in get_fanout().groups
+    assert not feed._feeds[asyncio.get_running_loop()].by_room
+
+
 async def test_hints_that_overtake_each_other(room, ann):
     """They are put in order without a query."""
     handed_out = []
@@ -299,6 +349,18 @@ async def test_hints_that_overtake_each_other(room, ann):
     await room_feed.leave(reader)
 
     assert handed_out == ["1", "2", "3", "4"]
+
+
+async def test_pong_comes_after_what_was_missed(enter, room, ann, monkeypatch):
+    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+    await store(room, ann, 60)
+    socket = await enter(ann, room, "?after=0")
+    await receive(socket, "connection_established")
+
+    await socket.send_json_to({"type": "ping"})
+
+    assert await receive_seqs(socket, 60) == list(range(1, 61))
+    assert (await receive(socket, "pong"))["last_seq"] == 60
 
 
 async def test_resume(enter, room, ann):

@@ -55,6 +55,7 @@ def test_the_page_of_a_room(browser, room):
 
     assert response.context["members"] is None
     assert b'"/ws/socket-server/open/"' in response.content
+    assert "no-store" in response.headers["Cache-Control"]
 
 
 def test_a_closed_room(browser, closed_room, ann, ben):
