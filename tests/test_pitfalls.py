@@ -240,6 +240,29 @@ def test_row_7_a_failing_socket_leaves_its_groups(probes):
     wait_until(lambda: "WebSocket /ws/failing/ of 127.0.0.1 closed with 1011" in probes.log, "a log line")
 
 
+def test_the_log_of_production(with_consumers):
+    """A line when a socket opens and one when it closes, with errors, and without uvicorn's own lines."""
+    project = with_consumers(CONSUMERS, failing="Failing", refusing="Refusing")
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    with Server(project, "production", env=LOCAL_PRODUCTION) as server:
+        with open_client(server):
+            pass
+        with pytest.raises(InvalidStatus), open_client(server, path="ws/refusing/", greeting=False):
+            pass
+        wait_until(lambda: "closed with 1000" in server.log and "not accepted" in server.log, "the log lines")
+        lines = [line for line in server.log.splitlines() if "ebSocket" in line or "connection" in line]
+        assert {re.sub(".*: | after .*", "", line) for line in lines} == {
+            "WebSocket /ws/socket-server/ of 127.0.0.1 opened",
+            "WebSocket /ws/socket-server/ of 127.0.0.1 closed with 1000",
+            "WebSocket /ws/refusing/ of 127.0.0.1 not accepted",
+        }
+        assert len(lines) == 3
+        with open_client(server, path="ws/failing/", greeting=False) as client:
+            client.receive()
+            client.send({"type": "anything"})
+            wait_until(lambda: "ZeroDivisionError" in server.log, "a traceback")
+
+
 def test_row_10_slow_work_is_cancelled_when_the_socket_closes(probes):
     with open_client(probes, path="ws/slow/", greeting=False) as client:
         assert client.receive() == {"type": "working"}

@@ -10,9 +10,9 @@ from django.conf import settings
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 
-# Of sockets uvicorn logs errors only: that they open and close is in the lines of realtime, with address and code.
-logger = logging.getLogger("uvicorn.error.websocket")
-logger.setLevel(logging.WARNING)
+# For uvicorn's errors. That a socket opens and closes is in the lines of realtime, with address and code; of this logger
+# settings.LOGGING shows warnings and errors.
+logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
 
 
 class WebSocketProtocol(AutoWebSocketsProtocol):
