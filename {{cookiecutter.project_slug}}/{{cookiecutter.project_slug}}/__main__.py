@@ -9,7 +9,6 @@ import uvicorn
 from django.conf import settings
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
-
 # For uvicorn's errors. That a socket opens and closes is in the lines of realtime, with address and code; of this logger
 # settings.LOGGING shows warnings and errors.
 logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
