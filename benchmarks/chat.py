@@ -17,11 +17,11 @@ import uuid
 from contextlib import AsyncExitStack, ExitStack
 
 import machine
+import subjects
 
 # Importing `machine` has put the tests on the path.
 from clients import log_in_all
-from cookiecutter.main import cookiecutter
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, append_settings, run
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
 
@@ -48,16 +48,8 @@ def main():
 
 def bake():
     """Bake a chat without a limit on frames, and return its folder."""
-    folder = cookiecutter(
-        str(machine.REPOSITORY),
-        no_input=True,
-        default_config=True,
-        extra_context={"starter": "chat"},
-        output_dir=str(machine.RUN),
-    )
-    project = machine.Path(folder)
-    with next(project.glob("*/settings.py")).open("a", encoding="utf-8") as settings:
-        settings.write("\nREALTIME_FRAMES_PER_SECOND = None\n")
+    project, _ = subjects.bake("starter=chat")
+    append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
 

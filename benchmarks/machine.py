@@ -18,7 +18,7 @@ RUN = BUILD / f"run-{os.getpid()}"  # what this run bakes and logs; removed at i
 
 # How the tests make an environment for a baked project, and keep our variables from it.
 sys.path.insert(0, str(REPOSITORY / "tests"))
-from servers import clean_environ, free_port, project_python  # noqa: E402, F401
+from servers import append_settings, clean_environ, free_port, project_python, slug_of  # noqa: E402, F401
 
 # What the figures depend on.
 PACKAGES = [

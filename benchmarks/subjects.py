@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import BUILD, REPOSITORY, RUN, clean_environ, project_python
+from machine import BUILD, REPOSITORY, RUN, append_settings, clean_environ, project_python, slug_of
 
 PEERS = Path(__file__).with_name("peers")
 SECRET_KEY = "only for the benchmark, on the loopback interface"
@@ -53,8 +53,8 @@ class Subject:
         return [str(part).format(port=port) for part in self.command]
 
 
-def bake():
-    """Bake the default project, with the command that users type; return its folder and the seconds it took."""
+def bake(*answers):
+    """Bake a project with the command that users type, and `answers` such as "starter=chat"; return folder and seconds."""
     output = RUN / "project"
     shutil.rmtree(output, ignore_errors=True)
     command = [
@@ -66,6 +66,7 @@ def bake():
         "--default-config",
         "--output-dir",
         output,
+        *answers,
     ]
     started = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -101,10 +102,9 @@ NAMES = ("tutorial", "project", "starlette", "ws", "socket.io")
 
 
 def make_project(project, python):
-    slug = next(project.glob("*/settings.py")).parent.name
+    slug = slug_of(project)
     # The client sends more than a person may, and more than the peers would refuse.
-    with (project / slug / "settings.py").open("a", encoding="utf-8") as settings_file:
-        settings_file.write("\nREALTIME_FRAMES_PER_SECOND = None\n")
+    append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
     env = {"DJANGO_SECRET_KEY": SECRET_KEY, "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_HTTPS": "false"}
     settings = {"DJANGO_SETTINGS_MODULE": f"{slug}.settings"}
     subprocess.run(

@@ -88,3 +88,24 @@ def visits(browser):
 
 def expect_state(page, text):
     expect(page.get_by_role("status")).to_have_text(text)
+
+
+def box(page):
+    return page.get_by_label("Message", exact=True)
+
+
+def send(page, text):
+    box(page).fill(text)
+    page.keyboard.press("Enter")
+
+
+def messages(page):
+    return page.get_by_role("log").get_by_role("listitem")
+
+
+def waiting(page):
+    return page.get_by_role("list", name="Not sent yet").get_by_role("listitem")
+
+
+def notice(page):
+    return page.get_by_role("alert")

@@ -62,7 +62,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 cookies = {}
-for name in json.loads(sys.stdin.read()):
+for name in names:
     client = Client()
     client.force_login(get_user_model().objects.create_user(name))
     cookies[name] = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
@@ -72,6 +72,6 @@ print(json.dumps(cookies))
 
 def log_in_all(project, names, env=None):
     """Make users with these names in the project's database, and return the Cookie header of each, a dict by name."""
-    script = LOG_IN_ALL.replace("sys.stdin.read()", repr(json.dumps(names)))
+    script = f"names = {names!r}\n{LOG_IN_ALL}"
     output = run(project, "manage.py", "shell", "--no-imports", "-c", script, env=env).stdout
     return json.loads(output.splitlines()[-1])

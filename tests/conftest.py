@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 from servers import run
+from services import Redis
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,12 @@ def project(bake):
     project = bake()
     run(project, "manage.py", "migrate")
     return project
+
+
+@pytest.fixture
+def redis():
+    with Redis() as redis:
+        yield redis
 
 
 @pytest.fixture(scope="module")

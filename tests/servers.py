@@ -22,6 +22,8 @@ LOCAL_PRODUCTION = {
     "DJANGO_ALLOWED_HOSTS": "127.0.0.1",
     "DJANGO_HTTPS": "false",
 }
+# The kinds of server, and the variables for each.
+SERVERS = {"runserver": {}, "daphne": {}, "uvicorn": {}, "production": LOCAL_PRODUCTION}
 
 
 def require(condition, reason):
@@ -177,6 +179,12 @@ class Server(Process):
         self.command = [python_of(project), *arguments]
         self.directory = project
         self.log_file = project.parent / f"{kind}-{self.port}.log"
+
+
+def append_settings(project, *lines):
+    """Add lines to the end of the project's settings.py."""
+    with (project / slug_of(project) / "settings.py").open("a", encoding="utf-8") as settings:
+        settings.write("\n".join(["", *lines, ""]))
 
 
 def slug_of(project):

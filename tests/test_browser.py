@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browser import GREETING, PHONE_HOST, expect_state, open_browser, visits
+from browser import GREETING, PHONE_HOST, expect_state, messages, notice, open_browser, send, visits, waiting
 from servers import Server
 
 try:
@@ -20,23 +20,6 @@ visit = pytest.fixture(visits)
 def server(project):
     with Server(project, env={"DJANGO_ALLOWED_HOSTS": f"127.0.0.1,{PHONE_HOST}"}) as server:
         yield server
-
-
-def send(page, text):
-    page.get_by_label("Message", exact=True).fill(text)
-    page.keyboard.press("Enter")
-
-
-def messages(page):
-    return page.get_by_role("log").get_by_role("listitem")
-
-
-def waiting(page):
-    return page.get_by_role("list", name="Not sent yet").get_by_role("listitem")
-
-
-def notice(page):
-    return page.get_by_role("alert")
 
 
 def serve_frames(*frames, code=None):

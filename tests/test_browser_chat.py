@@ -10,7 +10,7 @@ import threading
 import uuid
 
 import pytest
-from browser import GREETING, expect_state, open_browser, visits
+from browser import GREETING, box, expect_state, messages, notice, open_browser, send, visits, waiting
 from servers import LOCAL_PRODUCTION, Server, run
 
 try:
@@ -81,29 +81,8 @@ def log_in(page, name):
     page.get_by_role("button", name="Log in").click()
 
 
-def write(page, text):
-    box(page).fill(text)
-    page.keyboard.press("Enter")
-
-
-def box(page):
-    return page.get_by_label("Message", exact=True)
-
-
-def messages(page):
-    return page.get_by_role("log").get_by_role("listitem")
-
-
 def texts(page):
     return page.get_by_role("log").locator("li > p")
-
-
-def waiting(page):
-    return page.get_by_role("list", name="Not sent yet").get_by_role("listitem")
-
-
-def notice(page):
-    return page.get_by_role("alert")
 
 
 def present(page):
@@ -233,7 +212,7 @@ def wait_for(page, condition):
 def test_two_people_talk(enter, room):
     first, second = enter("ada", room), enter("grace", room)
 
-    write(first, "Hello!")
+    send(first, "Hello!")
     expect(texts(second)).to_have_text(["Hello!"])
     box(second).fill("¡Hola! 👋\n  مرحبا")
     second.get_by_role("button", name="Send").click()
@@ -273,7 +252,7 @@ def test_server_is_killed_while_both_type(enter, site, room, kind):
         def write_both(when):
             for number in range(5):
                 for page, name in zip(pages, ("ada", "grace"), strict=True):
-                    write(page, f"{name} {when} {number}")
+                    send(page, f"{name} {when} {number}")
 
         write_both("before")
         server.process.kill()
@@ -300,13 +279,13 @@ def test_a_laptop_sleeps(enter, server, room):
     """Its connection is dead, and nobody tells it so."""
     with Relay(server) as network:
         asleep, awake = enter("ada", room, network.url), enter("grace", room)
-        write(awake, "before")
+        send(awake, "before")
         expect(texts(asleep)).to_have_text(["before"])
 
         network.cut()
         asleep.context.set_offline(True)
-        write(awake, "meanwhile")
-        write(asleep, "from the train")
+        send(awake, "meanwhile")
+        send(asleep, "from the train")
         expect(waiting(asleep).locator("p")).to_have_text(["from the train"])
         expect(waiting(asleep).get_by_text("not sent yet")).to_be_visible()
         expect(texts(awake)).to_have_text(["before", "meanwhile"])
@@ -347,14 +326,14 @@ def test_what_is_stored_but_not_confirmed_is_not_doubled(enter, room):
     expect_state(page, GREETING)
 
     switch.deaf = True
-    write(page, "heard?")
+    send(page, "heard?")
     expect(texts(other)).to_have_text(["heard?"])
     expect(waiting(page).locator("p")).to_have_text(["heard?"])
     switch.deaf = False
     page.reload()
 
     expect(waiting(page)).to_have_count(0)
-    write(page, "yes")
+    send(page, "yes")
     for each in (page, other):
         expect(texts(each)).to_have_text(["heard?", "yes"])
 
@@ -366,7 +345,7 @@ def test_what_waits_is_its_writers_alone(enter, server, room):
     page.reload()
     expect_state(page, GREETING)
     switch.turn_off()
-    write(page, "a secret")
+    send(page, "a secret")
     expect(waiting(page)).to_have_count(1)
 
     def become(name):
@@ -379,7 +358,7 @@ def test_what_waits_is_its_writers_alone(enter, server, room):
     switch.on = True
     become("grace")
     expect(waiting(page)).to_have_count(0)
-    write(page, "grace")
+    send(page, "grace")
     expect(texts(page)).to_have_text(["grace"])
 
     become("ada")
@@ -394,7 +373,7 @@ def test_log_out_in_another_tab(enter, visit, server, room):
     tab.get_by_role("button", name="Log out").click()
 
     expect_state(page, "You are logged out.")
-    write(page, "anybody?")
+    send(page, "anybody?")
     expect(notice(page)).to_contain_text("Not sent")
     expect(box(page)).to_have_value("anybody?")
     page.get_by_role("link", name="Log in").click()
@@ -423,7 +402,7 @@ def test_markup_is_text(enter, room):
     text = '<script>window.hacked = 1</script><img src="x" onerror="window.hacked = 1">'
     pages = [enter("ada", room), enter("grace", room)]
 
-    write(pages[0], text)
+    send(pages[0], text)
 
     for page in pages:
         expect(texts(page)).to_have_text([text])
@@ -470,7 +449,7 @@ def test_a_reader_who_has_scrolled_up_is_left_alone(enter):
 
     scroller.evaluate("element => { element.scrollTop = 200 }")
     expect(messages(page).last).not_to_be_in_viewport()
-    write(other, "more")
+    send(other, "more")
     expect(messages(page)).to_have_count(51)
     assert scroller.evaluate("element => element.scrollTop") == 200
 
@@ -523,7 +502,7 @@ def test_sign_up_and_say_something(visit, server):
     page.get_by_role("button", name="Sign up").click()
     page.get_by_role("link", name="Lobby").click()
     expect_state(page, GREETING)
-    write(page, "Hello!")
+    send(page, "Hello!")
     expect(texts(page).last).to_have_text("Hello!")
     expect(page.get_by_role("banner")).to_contain_text("margaret")
 
@@ -572,7 +551,7 @@ def test_phone(enter, visit, server):
     expect(box(page)).to_have_value("one\ntwo")
     page.get_by_role("button", name="Send").tap()
     expect(texts(page).last).to_have_text("one\ntwo")
-    write(page, "W" * 500)
+    send(page, "W" * 500)
     page.get_by_role("button", name="Send").tap()
     expect(texts(page).last).to_have_text("W" * 500)
 
@@ -628,7 +607,7 @@ def test_close_codes_that_mean_no(enter, room, code, text):
 
     expect_state(page, re.compile(text))
     expect(page.get_by_role("link", name="Log in")).to_be_visible(visible=code == 4401)
-    write(page, "anybody?")
+    send(page, "anybody?")
     expect(notice(page)).to_contain_text("Not sent")
     expect(box(page)).to_have_value("anybody?")
     assert len(script.urls) == 1
@@ -682,7 +661,7 @@ def test_an_answer_from_long_ago(enter, room):
     """A message that was sent, and stored, long before those that the server shows first."""
     script = Script(last_seq=130)
     page = enter("ada", room, prepare=script)
-    write(page, "where were we?")
+    send(page, "where were we?")
     wait_for(page, lambda: script.heard_of("message"))
 
     id = script.heard_of("message")[0]["id"]
@@ -728,7 +707,7 @@ def test_somebody_else_has_logged_in(enter, room):
 def test_a_refused_message_says_why(enter, room):
     script = Script()
     page = enter("ada", room, prepare=script)
-    write(page, "$%&!")
+    send(page, "$%&!")
     wait_for(page, lambda: script.heard_of("message"))
     error = {"type": "error", "message": "Slower.", "id": script.heard_of("message")[0]["id"]}
 
@@ -748,11 +727,11 @@ def test_a_refused_message_says_why(enter, room):
 def test_length_is_counted_like_python(enter, room):
     page = enter("ada", room)
 
-    write(page, "👋" * 2001)
+    send(page, "👋" * 2001)
     expect(notice(page)).to_have_text("Not sent: 2001 characters, and 2000 fit.")
     expect(box(page)).to_have_value("👋" * 2001)
 
-    write(page, "👋" * 2000)
+    send(page, "👋" * 2000)
     expect(texts(page)).to_have_text(["👋" * 2000])
     expect(notice(page)).to_be_empty()
 
@@ -760,8 +739,8 @@ def test_length_is_counted_like_python(enter, room):
 def test_odd_texts(enter, room):
     page = enter("ada", room)
 
-    write(page, "")
-    write(page, " \n ")
+    send(page, "")
+    send(page, " \n ")
     page.evaluate(r"document.getElementById('text').value = 'half \ud83d of a pair, and \0'")
     page.get_by_role("button", name="Send").click()
 
@@ -780,7 +759,7 @@ def test_without_storage(enter, room):
     page = enter("ada", room, prepare=prepare)
     questions = []
     page.on("dialog", lambda dialog: (questions.append(dialog.type), dialog.accept()))
-    write(page, "to be confirmed")
+    send(page, "to be confirmed")
     expect(waiting(page)).to_have_count(1)
 
     page.reload()

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 from clients import log_in_all, open_client
 from combinations import CHAT
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, SERVERS, Server, run
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -27,7 +27,6 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
 MESSAGES_PER_KILL = 120
 CLIENTS = 12
-KINDS = ["runserver", "daphne", "uvicorn", "production"]
 LOBBY = "ws/socket-server/lobby/"
 # Seconds, for everybody to have everything when the last one that was killed is back.
 RECOVERY = 30
@@ -239,15 +238,14 @@ def alone(bake, request):
     project = bake(**request.param)
     run(project, "manage.py", "migrate")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
-    rooms = f"from chat.models import Room; [Room.objects.create(name=kind, slug=kind) for kind in {KINDS}]"
+    rooms = f"from chat.models import Room; [Room.objects.create(name=kind, slug=kind) for kind in {[*SERVERS]}]"
     run(project, "manage.py", "shell", "--no-imports", "-c", rooms)
     return project
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_handshake(alone, kind):
+@pytest.mark.parametrize(("kind", "env"), SERVERS.items(), ids=[*SERVERS])
+def test_handshake(alone, kind, env):
     """On each server; whoever is not logged in is told so."""
-    env = LOCAL_PRODUCTION if kind == "production" else {}
     cookies = log_in_all(alone, [f"{name} on {kind}" for name in ("ann", "ben")], env)
     with Server(alone, kind, env=env) as server:
         with pytest.raises(ConnectionClosed) as closed, open_client(server, path=LOBBY, greeting=False) as client:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from clients import GREETING, open_client
-from servers import LOCAL_PRODUCTION, Server, run, wait_until
-from services import Postgres, Redis
+from servers import LOCAL_PRODUCTION, Server, append_settings, run, wait_until
+from services import Postgres
 from websockets.asyncio.client import connect
 
 # A consumer that broadcasts many times in one go, and one that asks the database.
@@ -47,16 +47,9 @@ class Counting(RealtimeConsumer):
 def probes(with_consumers):
     """A project with the consumers above, whose sockets may send as fast as they can."""
     project = with_consumers(CONSUMERS, burst="Burst", counting="Counting")
-    with (project / "my_realtime_site" / "settings.py").open("a", encoding="utf-8") as settings:
-        settings.write("\nREALTIME_FRAMES_PER_SECOND = None\n")
+    append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
-
-
-@pytest.fixture
-def redis():
-    with Redis() as redis:
-        yield redis
 
 
 @pytest.mark.parametrize("layer", ["memory", "redis"])

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, run, wait_until
+from servers import LOCAL_PRODUCTION, Server, append_settings, run, wait_until
 from services import Redis
 from test_fanout import memory
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -86,8 +86,7 @@ def with_settings(collected, tmp_path_factory):
 
     def with_settings(*lines, project=collected):
         copy = shutil.copytree(project, tmp_path_factory.mktemp("settings") / "project")
-        with (copy / "my_realtime_site" / "settings.py").open("a", encoding="utf-8") as settings:
-            settings.write("\n".join(["", *lines, ""]))
+        append_settings(copy, *lines)
         return copy
 
     return with_settings

@@ -16,7 +16,7 @@ from contextlib import suppress
 import pytest
 from clients import log_in_all, open_client
 from servers import LOCAL_PRODUCTION, Server, run
-from services import Postgres, Redis
+from services import Postgres
 from test_fanout import connections
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -53,12 +53,6 @@ def probes(with_consumers):
     project = with_consumers(PROBES, probe="Probe")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
-
-
-@pytest.fixture
-def redis():
-    with Redis() as redis:
-        yield redis
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import httpx
 import pytest
 from clients import open_client
 from servers import LOCAL_PRODUCTION, WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
-from services import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 # Consumers with which a project would meet the pitfalls.
@@ -121,14 +120,8 @@ def replace(path, old, new):
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-@pytest.fixture
-def redis():
-    with Redis() as redis:
-        yield redis.url
-
-
 def test_row_1_an_idle_socket_on_redis_stays_open(project, redis):
-    with Server(project, "uvicorn", env={"REDIS_URL": redis}) as server:
+    with Server(project, "uvicorn", env={"REDIS_URL": redis.url}) as server:
         wait_until(lambda: httpx.get(server.url + "healthz").status_code == 200, "Redis answers")
         with open_client(server) as client, open_client(server) as other:
             with pytest.raises(TimeoutError):
@@ -139,7 +132,7 @@ def test_row_1_an_idle_socket_on_redis_stays_open(project, redis):
 
 
 def test_redis_reaches_the_other_process(project, redis):
-    env = {"REDIS_URL": redis}
+    env = {"REDIS_URL": redis.url}
     with (
         Server(project, "uvicorn", env) as one,
         Server(project, "daphne", env) as other,

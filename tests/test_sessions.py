@@ -6,7 +6,6 @@ import httpx
 import pytest
 from clients import open_client
 from servers import LOCAL_PRODUCTION, Server, run
-from services import Redis
 from websockets.exceptions import ConnectionClosed
 
 # A consumer that says who is there.
@@ -47,12 +46,6 @@ def site(with_consumers):
     return site
 
 
-@pytest.fixture
-def redis():
-    with Redis() as redis:
-        yield redis.url
-
-
 def login(server):
     """Return an httpx.Client in which ann is logged in."""
     browser = httpx.Client(base_url=server.url, follow_redirects=True)
@@ -74,8 +67,8 @@ def cookie(browser):
 
 def test_row_11_logout_closes_the_sockets_of_the_session_in_every_process(site, redis):
     with (
-        Server(site, "uvicorn", {"REDIS_URL": redis}) as one,
-        Server(site, "daphne", {"REDIS_URL": redis}) as two,
+        Server(site, "uvicorn", {"REDIS_URL": redis.url}) as one,
+        Server(site, "daphne", {"REDIS_URL": redis.url}) as two,
     ):
         browser, elsewhere = login(one), login(two)
         with (
@@ -107,8 +100,8 @@ def test_row_12_a_new_secret_key_keeps_sessions_and_users(site):
 
 
 def test_row_22_notify_from_commands_and_threads(site, redis):
-    with Server(site, "uvicorn", {"REDIS_URL": redis}) as server, open_client(server) as client:
-        output = run(site, "manage.py", "shell", "--no-imports", "-c", NOTIFY, env={"REDIS_URL": redis}).stdout
+    with Server(site, "uvicorn", {"REDIS_URL": redis.url}) as server, open_client(server) as client:
+        output = run(site, "manage.py", "shell", "--no-imports", "-c", NOTIFY, env={"REDIS_URL": redis.url}).stdout
 
         for name in ("command", "thread 0", "thread 1", "thread 2"):
             for number in range(20):

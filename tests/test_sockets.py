@@ -7,18 +7,11 @@ import httpx
 import pytest
 from clients import GREETING, open_client
 from combinations import MINIMAL
-from servers import LOCAL_PRODUCTION, Server, run, wait_until
+from servers import LOCAL_PRODUCTION, SERVERS, Server, run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 PATH = "WebSocket /ws/socket-server/"
-DEVELOPMENT = {}
-SERVERS = {
-    "runserver": DEVELOPMENT,
-    "daphne": DEVELOPMENT,
-    "uvicorn": DEVELOPMENT,
-    "production": LOCAL_PRODUCTION,
-}
 
 BAD_FRAMES = {
     "not JSON": ("hello", "not_json"),

@@ -57,7 +57,6 @@ class DatabaseUse:
 
     async def __aexit__(self, error_type, error, traceback):
         if self.used:
-            self.used = False
             if error is None:
                 close_when_idle()
             else:

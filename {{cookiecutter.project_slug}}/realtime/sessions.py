@@ -81,10 +81,11 @@ class Loader:
 
 async def accept_and_close(receive, send, code):
     """Close a socket that has just come. It is accepted first, because a refused handshake carries no code."""
-    activity.opened()
     await receive()
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": code})
+    # Not before: of one that is gone already there is nothing to count.
+    activity.opened()
     activity.closed(code)
 
 
