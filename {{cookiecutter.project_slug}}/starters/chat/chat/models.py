@@ -10,12 +10,23 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Max, Q
 from django.urls import reverse
 from django.utils import timezone
 
 # A process that says nothing for so long is dead; see BEAT in chat/feed.py.
 PRESENCE_LIFETIME = timedelta(seconds=25)
+
+
+class NumberField(models.PositiveBigIntegerField):
+    """
+    A number that only update() changes.
+
+    save() writes every field of an object that was read long ago, as the admin does, and would turn the number back.
+    """
+
+    def pre_save(self, model_instance, add):
+        return super().pre_save(model_instance, add) if add else F(self.attname)
 
 
 class RoomQuerySet(models.QuerySet):
@@ -30,7 +41,7 @@ class Room(models.Model):
     is_open = models.BooleanField("open to everybody who is logged in", default=True)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="rooms")
     # The number of the newest message.
-    last_seq = models.PositiveBigIntegerField(default=0, editable=False)
+    last_seq = NumberField(default=0, editable=False)
 
     objects = RoomQuerySet.as_manager()
 
@@ -130,16 +141,33 @@ def post_message(room_id, user, id, text):
     id: UUID. text: str. Raises IdTaken when the id is somebody else's, or in another room; Room.DoesNotExist.
     """
     try:
-        with transaction.atomic():
-            # This locks the room's row until the commit, so that numbers become visible in their order.
-            Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1)
-            seq = Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
-            return Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text), True
+        return store_message(room_id, user, id, text), True
     except IntegrityError:
-        message = Message.objects.filter(pk=id, room=room_id, user=user).select_related("user").first()
-        if message is None:
-            raise IdTaken from None
-        return message, False
+        message = Message.objects.filter(pk=id).select_related("user").first()
+    if message is None:
+        # Not the id but the number is taken: the room's is behind, as after loading an old dump.
+        catch_up(room_id)
+        return store_message(room_id, user, id, text), True
+    if (message.room_id, message.user_id) != (room_id, user.pk):
+        raise IdTaken
+    return message, False
+
+
+@transaction.atomic
+def store_message(room_id, user, id, text):
+    # This locks the room's row until the commit, so that numbers become visible in their order.
+    Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1)
+    seq = Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
+    return Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text)
+
+
+@transaction.atomic
+def catch_up(room_id):
+    """Set the room's number to that of its newest message, if it is behind."""
+    # Writers wait from here on, so that the newest message stays the newest.
+    list(Room.objects.select_for_update().filter(pk=room_id))
+    newest = Message.objects.filter(room=room_id).aggregate(newest=Max("seq"))["newest"] or 0
+    Room.objects.filter(pk=room_id, last_seq__lt=newest).update(last_seq=newest)
 
 
 def messages_after(room_id, seq, count):

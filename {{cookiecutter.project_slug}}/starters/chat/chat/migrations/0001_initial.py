@@ -3,6 +3,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+import chat.models
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -26,7 +28,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100)),
                 ("slug", models.SlugField(unique=True)),
                 ("is_open", models.BooleanField(default=True, verbose_name="open to everybody who is logged in")),
-                ("last_seq", models.PositiveBigIntegerField(default=0, editable=False)),
+                ("last_seq", chat.models.NumberField(default=0, editable=False)),
                 (
                     "members",
                     models.ManyToManyField(

@@ -46,6 +46,30 @@ def test_an_id_of_somebody_else_is_refused(room, closed_room, ann, ben):
     assert Message.objects.count() == 1
 
 
+def test_saving_a_room_leaves_its_number_alone(room, ann):
+    """Also one that was read before the messages came, as by the admin."""
+    stale = Room.objects.get(pk=room.pk)
+    for _ in range(5):
+        post(room, ann)
+
+    stale.name = "Renamed"
+    stale.save()
+    Room.objects.bulk_update([stale], ["name"])
+    Room.objects.update_or_create(pk=stale.pk, defaults={"name": "Again", "last_seq": 2})
+
+    assert post(room, ann)[0].seq == 6
+    assert Room.objects.get(pk=room.pk).name == "Again"
+
+
+def test_a_number_that_is_behind_is_mended(room, ann):
+    for _ in range(3):
+        post(room, ann)
+    Room.objects.update(last_seq=1)
+
+    assert post(room, ann)[0].seq == 4
+    assert post(room, ann)[0].seq == 5
+
+
 def test_no_message_in_a_room_that_is_gone(room, ann):
     Room.objects.all().delete()
 

@@ -1,0 +1,82 @@
+"""The chat's rooms under a real server, on both databases."""
+
+import re
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+from clients import log_in_all, open_client
+from servers import LOCAL_PRODUCTION, Server, run
+from services import Postgres
+
+MAKE_ADMIN = """
+from django.contrib.auth import get_user_model
+get_user_model().objects.filter(username="ada").update(is_staff=True, is_superuser=True)
+"""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def site(bake, request, tmp_path_factory):
+    """A server of the chat, and the Cookie header of ada, who is an administrator."""
+    project = bake(starter="chat")
+    env = dict(LOCAL_PRODUCTION)
+    if request.param == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        env["DATABASE_URL"] = postgres.create_database()
+    else:
+        env["DATABASE_URL"] = f"sqlite:///{tmp_path_factory.mktemp('rooms') / 'db.sqlite3'}"
+    run(project, "manage.py", "migrate", env=env)
+    run(project, "manage.py", "collectstatic", "--no-input", env=env)
+    cookies = log_in_all(project, ["ada"], env)
+    run(project, "manage.py", "shell", "--no-imports", "-c", MAKE_ADMIN, env=env)
+    with Server(project, "production", env=env) as server:
+        yield server, cookies["ada"]
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with Postgres() as postgres:
+        yield postgres
+
+
+def test_a_room_that_is_saved_in_the_admin_goes_on(site):
+    """Saved 12 times, at 19 messages a second: the number of the last message is no field of a form."""
+    server, cookie = site
+    saved = threading.Event()
+
+    def save():
+        with httpx.Client(base_url=server.url, cookies=dict([cookie.split("=")])) as admin:
+            page = admin.get("admin/chat/room/")
+            url = re.search(r'href="/(admin/chat/room/\d+/change/)">Lobby<', page.text)[1]
+            for number in range(12):
+                page = admin.get(url)
+                form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
+                form |= {"name": "Lobby", "slug": "lobby", "is_open": "on", "_continue": "1"}
+                form |= dict(re.findall(r'name="(membership_set-[A-Z_]+)" value="(\d+)"', page.text))
+                # As long as somebody needs to press the button, so that messages come in between.
+                time.sleep(0.2 + number * 0.01)
+                response = admin.post(url, data=form)
+                assert response.status_code == 302, response.text
+        saved.set()
+
+    ids, sent, seqs = iter(lambda: str(uuid.uuid4()), None), [], []
+    with open_client(
+        server, path="ws/socket-server/lobby/", greeting=False, additional_headers={"Cookie": cookie}
+    ) as client:
+        saving = threading.Thread(target=save)
+        saving.start()
+        while saving.is_alive() or not sent:
+            sent.append(next(ids))
+            client.send({"type": "message", "id": sent[-1], "text": "hello"})
+            time.sleep(1 / 19)
+        while len(seqs) < len(sent):
+            frame = client.receive()
+            assert frame["type"] != "error", frame
+            if frame["type"] == "message":
+                seqs.append(frame["seq"])
+
+    assert saved.is_set()
+    assert seqs == list(range(1, len(sent) + 1))
+    assert "Traceback" not in server.log
