@@ -1,37 +1,321 @@
 """
-Frames: the JSON objects with a string "type" that cross a socket.
+Frames: the JSON objects with a string "type" that cross a socket, declared as types.
 
-What a client sends is checked here, before a consumer sees it. A frame that breaks a rule is answered with an
-`error` frame, and the socket stays open.
+    class Message(Frame):            # {"type": "message", "text": …, "id": …}
+        text: Annotated[str, Text(max_length=2000)]
+
+What a client sends is decoded, checked and typed in one step, before a consumer sees it. A frame that breaks a rule
+is answered with an `error` frame, and the socket stays open. https://jcristharif.com/msgspec/structs.html
 """
 
+import datetime
 import json
 import math
+import re
 import time
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import cache
+from typing import Annotated
+from uuid import UUID
 
+import msgspec
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, ValidationError, inspect
+from msgspec.structs import astuple
 
-MAX_DEPTH = 32
 MAX_ID_LENGTH = 100
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
-_TOO_DEEP = ("too_deep", f"The frame is nested more than {MAX_DEPTH} deep.")
+_NO_NUL = r"^[^\0]*$"
+
+
+def Text(max_length: int, min_length: int = 1) -> Meta:
+    """
+    Say how long a string may be: `Annotated[str, Text(max_length=2000)]`.
+
+    The lengths are in code points, as `len()` counts them. NUL is refused, since PostgreSQL cannot store it.
+    """
+    return Meta(min_length=min_length, max_length=max_length, pattern=_NO_NUL)
+
+
+def _snake_case(name):
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Frame(Struct, tag_field="type", tag=_snake_case, kw_only=True, omit_defaults=True):
+    """
+    A JSON object with a "type", which is the name of the class in snake_case, or `class Message(Frame, tag="chat")`.
+
+    A field with its default is left out of the JSON, so a page reads `frame.seq ?? 0`. What no type can say is
+    checked in `__post_init__()`, which raises FrameError.
+
+    id: str of 1 to 100 characters or None, the client's name for this frame; the answer to it has the same.
+    """
+
+    id: Id | None = None
+
+
+class Ping(Frame):
+    """Ask for a pong."""
+
+
+class Pong(Frame):
+    """Answer a ping. max_size: bytes that a frame may have. crowd: seconds over which to spread a return."""
+
+    max_size: int | UnsetType = UNSET
+    crowd: float | UnsetType = UNSET
+
+
+class ConnectionEstablished(Frame):
+    """Greet. max_size: bytes that a frame may have. crowd: seconds over which to spread a return."""
+
+    # Made by a function, it is no default that is left out.
+    message: str = msgspec.field(default_factory=lambda: "You are now connected!")
+    max_size: int | UnsetType = UNSET
+    crowd: float | UnsetType = UNSET
+
+
+class Wait(Frame):
+    """Tell a page before its greeting that this takes some more seconds."""
+
+    seconds: float
+
+
+class Error(Frame):
+    """Refuse the frame with this id. code: for programs. message: for people. retry_after: seconds, or None."""
+
+    code: str
+    message: str
+    retry_after: float | None = None
 
 
 class FrameError(Exception):
     """
-    Raise it in `receive_json()` to refuse a frame: the client gets `{"type": "error", "code": …, "message": …}`.
+    Raise it in `receive_frame()` to refuse a frame: the client gets `{"type": "error", "code": …, "message": …}`.
 
     code: str, for programs, such as "text_too_long".
     message: str, for people: what was wrong and what is allowed.
-    id: str or None, the "id" of a refused frame that `receive_json()` has not seen.
+    id: str or None, the "id" of a refused frame that `receive_frame()` has not seen.
     """
 
-    def __init__(self, code, message, id=None):
+    def __init__(self, code: str, message: str, id: str | None = None):
         super().__init__(message)
         self.code = code
         self.message = message
         self.id = id
+
+
+# In
+
+
+class _Head(Struct):
+    type: Raw = Raw(b"null")
+    id: Raw = Raw(b"null")
+
+
+class _NoFrame(Frame, tag=""):
+    """A second class of each union: msgspec takes objects without a "type" where there is only one."""
+
+    def __post_init__(self):
+        raise ValueError
+
+
+_heads = msgspec.json.Decoder(_Head)
+_ids = msgspec.json.Decoder(Id | None)
+_strings = msgspec.json.Decoder(str)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
+    """
+    Return a function that turns the text of a frame into an object of one of these classes, or of Ping.
+
+    The function raises FrameError for what is no such frame. What no field asks for is skipped.
+    """
+    classes = {"": _NoFrame}
+    for frame_class in dict.fromkeys((Ping, *frame_classes)):
+        if not (isinstance(frame_class, type) and issubclass(frame_class, Frame)):
+            raise TypeError(f"A consumer takes subclasses of Frame, not {frame_class!r}.")
+        tag = frame_class.__struct_config__.tag
+        if tag in classes:
+            name = frame_class.__name__
+            raise TypeError(f'Two frames have the type "{tag}"; give one another: `class {name}(Frame, tag="…")`.')
+        classes[tag] = frame_class
+    union = classes[""]
+    for frame_class in classes.values():
+        union |= frame_class
+    decode_union = msgspec.json.Decoder(union).decode
+
+    def decode(text):
+        try:
+            return decode_union(text)
+        except (ValueError, RecursionError, FrameError) as error:
+            tag, id = _read_head(text)
+            if not tag or tag not in classes:
+                refused = FrameError("unknown_type", f'Frames of type "{tag[:50]}" are not understood.')
+            elif isinstance(error, FrameError):
+                refused = error
+            elif isinstance(error, RecursionError):
+                refused = FrameError(*_TOO_DEEP)
+            else:
+                refused = _explain(error, classes[tag])
+            refused.id = refused.id or id
+            raise refused from None
+
+    return decode
+
+
+_TOO_DEEP = ("too_deep", "The frame is nested too deep.")
+
+
+def find_id(text: str) -> str | None:
+    """Return the "id" of a frame that is refused without being decoded, or None if it has none."""
+    try:
+        return _read_head(text)[1]
+    except FrameError as error:
+        return error.id
+
+
+def _read_head(text):
+    """Return the type, a str, and the id, a str or None. Raises FrameError for what is no frame of any type."""
+    has_halves = False
+    try:
+        try:
+            head = _heads.decode(text)
+        except ValueError:
+            # JSON stays what it is with another character in place of each surrogate, whole pairs too.
+            head = _heads.decode(_SURROGATE.sub(r"\\ufffd", text.encode(errors="backslashreplace").decode()))
+            has_halves = True
+    except RecursionError:
+        raise FrameError(*_TOO_DEEP) from None
+    except ValidationError:
+        raise FrameError("not_an_object", "The frame is not a JSON object.") from None
+    except ValueError:
+        raise FrameError("not_json", "The frame is not JSON (RFC 8259).") from None
+    try:
+        id = _ids.decode(head.id)
+    except ValueError:
+        raise FrameError("bad_id", f'"id" must be a string of 1 to {MAX_ID_LENGTH} characters.') from None
+    if has_halves:
+        raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.", id)
+    try:
+        return _strings.decode(head.type), id
+    except ValueError:
+        raise FrameError("no_type", 'The frame has no "type", or it is not a string.', id) from None
+
+
+@cache
+def _types_of(frame_class):
+    """Return {name in JSON: msgspec's description of the type}. One that may be None or unset counts without that."""
+    types = {}
+    for field in inspect.type_info(frame_class).fields:
+        union = getattr(field.type, "types", (field.type,))
+        parts = [part for part in union if not isinstance(part, inspect.NoneType)]
+        types[field.encode_name] = parts[0] if len(parts) == 1 else None
+    return types
+
+
+def _explain(error, frame_class):
+    """Return the FrameError for a ValidationError of a field; what msgspec says is read here, and sent nowhere."""
+    what, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if missing := re.match("Object missing required field `(.+)`", what):
+        path = f"{path}.{missing[1]}".lstrip(".")
+    name = re.split(r"[.\[]", path)[0]
+    if not name:
+        return FrameError("bad_frame", "The frame is not as its type asks for.")
+    type = _types_of(frame_class).get(name)
+    if path == name and isinstance(type, inspect.StrType) and name != "id":
+        if what.startswith("Expected `str` of length >=") and type.min_length == 1:
+            return FrameError(f"{name}_empty", f'"{name}" is empty.')
+        if what.startswith("Expected `str` of length <="):
+            return FrameError(f"{name}_too_long", f'"{name}" is too long; {type.max_length} characters are allowed.')
+        if what.startswith("Expected `str` matching") and type.pattern == _NO_NUL:
+            return FrameError(f"{name}_has_nul", f'"{name}" holds a NUL character, which is not allowed.')
+        if not what.startswith(("Expected `str` of", "Expected `str` matching")):
+            return FrameError(f"no_{name}", f'"{name}" is missing, or it is not a string.')
+    if path == name and isinstance(type, inspect.IntType | inspect.FloatType):
+        kind = "an integer" if isinstance(type, inspect.IntType) else "a number"
+        signs = {">": type.gt, ">=": type.ge, "<": type.lt, "<=": type.le}
+        limits = " and".join(f" {sign} {limit}" for sign, limit in signs.items() if limit is not None)
+        return FrameError("bad_number", f'"{name}" must be {kind}{limits}.')
+    return FrameError(f"bad_{name}", f'"{path}" is missing, or it is not as the type of the frame asks for.')
+
+
+# Out
+
+
+class _Encoder(DjangoJSONEncoder):
+    """Django's encoder, for what msgspec would write otherwise (dates) or not at all (lazy strings)."""
+
+    exact = (str, str.__str__), (int, int.__int__), (float, float.__float__)
+
+    def default(self, value):
+        for kind, convert in self.exact:
+            if isinstance(value, kind):
+                return convert(value)
+        return super().default(value)
+
+
+_encoder = _Encoder(ensure_ascii=False, allow_nan=False)
+_encode_plain = msgspec.json.Encoder().encode
+_PLAIN = frozenset((str, int, bool, type(None), UnsetType))
+_STR = frozenset((str,))
+_DJANGOS = (
+    datetime.date,
+    datetime.datetime,
+    datetime.time,
+    datetime.timedelta,
+    UUID,
+    Decimal,
+    bytes,
+    bytearray,
+    memoryview,
+)
+
+
+def encode(frame: Frame | dict) -> str:
+    """
+    Return `frame`, a Frame or a dict with a string "type", as JSON, with the values that DjangoJSONEncoder knows.
+
+    Raises TypeError for anything else, and ValueError for NaN, Infinity and half a surrogate pair, which no browser
+    could read.
+    """
+    if isinstance(frame, dict):
+        if not isinstance(frame.get("type"), str):
+            raise ValueError(f'A frame needs a string "type"; this one has the keys {[*frame]}.')
+    elif not isinstance(frame, Frame):
+        raise TypeError(f'A frame is a Frame or a dict with a string "type", not {frame!r:.100}.')
+    if _is_plain(frame):
+        return _encode_plain(frame).decode()
+    text = _encoder.encode(msgspec.to_builtins(frame, builtin_types=_DJANGOS, enc_hook=_encoder.default))
+    text.encode()
+    return text
+
+
+def _is_plain(value):
+    """Tell whether msgspec writes this dict, list, struct or float as DjangoJSONEncoder would, only faster."""
+    kind = type(value)
+    if kind is dict:
+        if not _STR.issuperset(map(type, value)):
+            return False
+        values = value.values()
+    elif kind is list:
+        values = value
+    elif kind is float:
+        return math.isfinite(value)
+    elif isinstance(value, Struct):
+        values = astuple(value)
+    else:
+        return False
+    return all(map(_is_plain, [value for value in values if type(value) not in _PLAIN]))
+
+
+# Before consumers declare their frames: to go with the last of those that do not.
+MAX_DEPTH = 32
+_OLD_TOO_DEEP = ("too_deep", f"The frame is nested more than {MAX_DEPTH} deep.")
 
 
 class FrameLimit:
@@ -79,7 +363,7 @@ def decode_frame(text):
     try:
         frame = _decoder.decode(text)
     except RecursionError:
-        raise FrameError(*_TOO_DEEP) from None
+        raise FrameError(*_OLD_TOO_DEEP) from None
     except ValueError as error:
         raise FrameError("not_json", f"The frame is not JSON: {error}.") from None
     if not isinstance(frame, dict):
@@ -88,7 +372,7 @@ def decode_frame(text):
     if id is not None and not (isinstance(id, str) and 0 < len(id) <= MAX_ID_LENGTH and _is_encodable(id)):
         raise FrameError("bad_id", f'"id" must be a string of 1 to {MAX_ID_LENGTH} characters.')
     if text.count("[") + text.count("{") > MAX_DEPTH < _depth(frame):
-        raise FrameError(*_TOO_DEEP, id)
+        raise FrameError(*_OLD_TOO_DEEP, id)
     if "\\u" in text and not _is_encodable(frame):
         raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.", id)
     if not isinstance(frame.get("type"), str):
@@ -96,13 +380,7 @@ def decode_frame(text):
     return frame
 
 
-def encode_frame(frame):
-    """
-    Return `frame`, a dict of what JSON and DjangoJSONEncoder know, as a JSON str.
-
-    Raises TypeError for anything else, and ValueError for NaN and Infinity, which no browser could read.
-    """
-    return _encoder.encode(frame)
+encode_frame = _encoder.encode
 
 
 def get_text(frame, key, max_length):
@@ -127,7 +405,6 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON value")
 
 
-_encoder = DjangoJSONEncoder(allow_nan=False)
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
