@@ -4,6 +4,9 @@ import pytest
 from servers import run
 from services import Redis
 
+# These run inside a baked project.
+collect_ignore = ["on_bake"]
+
 
 @pytest.fixture(scope="session")
 def bake(cookies_session):

@@ -225,7 +225,7 @@ def _explain(error, frame_class):
         path = f"{path}.{missing[1]}".lstrip(".")
     name = re.split(r"[.\[]", path)[0]
     if not name:
-        return FrameError("bad_frame", "The frame is not as its type asks for.")
+        return FrameError("bad_frame", "The frame does not fit its type.")
     type = _types_of(frame_class).get(name)
     if path == name and isinstance(type, inspect.StrType) and name != "id":
         if what.startswith("Expected `str` of length >=") and type.min_length == 1:
@@ -241,7 +241,7 @@ def _explain(error, frame_class):
         signs = {">": type.gt, ">=": type.ge, "<": type.lt, "<=": type.le}
         limits = " and".join(f" {sign} {limit}" for sign, limit in signs.items() if limit is not None)
         return FrameError("bad_number", f'"{name}" must be {kind}{limits}.')
-    return FrameError(f"bad_{name}", f'"{path}" is missing, or it is not as the type of the frame asks for.')
+    return FrameError(f"bad_{name}", f'"{path}" is missing, or it does not fit this type of frame.')
 
 
 # Out
@@ -281,16 +281,20 @@ def encode(frame: Frame | dict) -> str:
     Return `frame`, a Frame or a dict with a string "type", as JSON, with the values that DjangoJSONEncoder knows.
 
     Raises TypeError for anything else, and ValueError for NaN, Infinity and half a surrogate pair, which no browser
-    could read.
+    could read. Raises FrameError for what is nested too deep: a client may have sent it.
     """
     if isinstance(frame, dict):
         if not isinstance(frame.get("type"), str):
             raise ValueError(f'A frame needs a string "type"; this one has the keys {[*frame]}.')
     elif not isinstance(frame, Frame):
         raise TypeError(f'A frame is a Frame or a dict with a string "type", not {frame!r:.100}.')
-    if _is_plain(frame):
-        return _encode_plain(frame).decode()
-    text = _encoder.encode(msgspec.to_builtins(frame, builtin_types=_DJANGOS, enc_hook=_encoder.default))
+    try:
+        if _is_plain(frame):
+            return _encode_plain(frame).decode()
+        text = _encoder.encode(msgspec.to_builtins(frame, builtin_types=_DJANGOS, enc_hook=_encoder.default))
+    except RecursionError:
+        raise FrameError(*_TOO_DEEP) from None
+    # Surrogates cannot be encoded.
     text.encode()
     return text
 
