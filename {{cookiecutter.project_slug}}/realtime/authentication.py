@@ -1,0 +1,266 @@
+"""
+Who opens a socket, by session cookie or bearer token; and whether that still holds while the socket is open.
+
+A process hears at once of a logout, of a session that is deleted and of a user who is saved. For what nobody tells, such
+as the end of a session by age, it asks about all of its logins together, every REALTIME_RECHECK_SECONDS.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+from django.http import parse_cookie
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from . import conf, limits
+from .broadcasts import digest, notify_consumers, user_group
+from .close import Close
+from .database import DatabaseUse, database_outage
+from .fanout import get_fanout
+from .outage import Unavailable
+from .process import of_process
+from .socket import socket_of
+from .users import BATCH, UserBatcher, session_store
+
+logger = logging.getLogger(__name__)
+
+# Each process is in it once.
+GROUP = "realtime.logins"
+# Seconds. A session is read for the last time between the signal of its logout and its deletion.
+RECENT = 60
+# Seconds that a handshake waits for a channel layer that is away.
+LISTEN_TIMEOUT = 1
+
+
+class Authentication:
+    """
+    ASGI middleware: fills `scope["cookies"]`, `scope["session"]` and `scope["user"]`, as Channels' AuthMiddlewareStack.
+
+    If a bearer token is offered, it decides alone. What it means is REALTIME_TOKEN_USER; an exception of that function
+    is a bug and no refusal, so that it is logged with its traceback, and the client comes back after 1011.
+
+    Otherwise the session of the cookie is read. It is never written: after a change of SECRET_KEY, Channels deletes
+    those that SECRET_KEY_FALLBACKS still vouches for.
+    """
+
+    def __init__(self, application):
+        self.application = application
+
+    async def __call__(self, scope, receive, send):
+        socket, logins, since = socket_of(scope), of_process(Logins), time.monotonic()
+        # A proxy that speaks HTTP/2 may send each cookie in a line of its own.
+        header = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
+        cookies = parse_cookie(header.decode("latin-1"))
+        session = session_store(cookies.get(settings.SESSION_COOKIE_NAME))
+        if socket.token is None:
+            login = await logins.of_session(socket, session)
+        elif (login := await logins.of_token(socket, scope)) is None:
+            return await socket.close(Close.NOT_LOGGED_IN)
+        socket.user, socket.session = login.user, session
+        is_anonymous = login.user.is_anonymous
+        socket.owner = limits.Owner("address", socket.address) if is_anonymous else limits.Owner("user", login.user.pk)
+        with limits.place(socket.owner) as is_free, logins.watch(login):
+            if not is_free:
+                socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
+                await socket.close(Close.TOO_MANY_MESSAGES)
+            await logins.catch_up(login, since)
+            if not socket.closed:
+                scope = dict(scope, cookies=cookies, session=session, user=login.user)
+                await self.application(scope, receive, send)
+
+
+class Login:
+    """
+    Whose a socket is: a user by the session of this key, or by a token; or AnonymousUser.
+
+    names: the digests of primary key and session key, by which processes speak of it.
+    """
+
+    def __init__(self, socket, user, key=None, expires_at=None):
+        self.socket, self.user, self.key, self.expires_at = socket, user, key, expires_at
+        self.names = [digest(value) for value in (user.pk, key) if value is not None]
+        # A token may bring a user who is in no table.
+        self._hash = user.get_session_auth_hash() if isinstance(user, get_user_model()) else None
+
+    @property
+    def claim(self):
+        """What get_users() is asked."""
+        if self.key is not None:
+            return session_store(self.key)
+        return self._hash and (self.user.pk, ModelBackend(), self._hash)
+
+    def holds(self, user):
+        """Tell whether it holds when `user` is what get_users() has found."""
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return False
+        return self._hash is None or (user is not None and user.pk == self.user.pk)
+
+
+class Logins:
+    """Of all open sockets of this process. As a member of GROUP it hears of those that end."""
+
+    def __init__(self):
+        self._logins = defaultdict(set)  # by each of their names
+        self._heard = {}  # when, by name, the oldest first
+        self._tasks = set()
+        self._rechecking = None
+
+    async def of_token(self, socket, scope):
+        """Return the Login of the socket's token, or None. Raises Unavailable, and what REALTIME_TOKEN_USER does."""
+        await self._listen()
+        async with DatabaseUse():
+            answer = await import_string(conf.TOKEN_USER)(socket.token, scope)
+        user, expires_at = answer if isinstance(answer, tuple) else (answer, None)
+        login = user is not None and user.is_active and Login(socket, user, expires_at=expires_at)
+        return login if login and login.holds(user) else None
+
+    async def of_session(self, socket, session):
+        """Read `session`, a SessionStore, and return its Login. Raises Unavailable."""
+        user, key = None, session.session_key
+        if key is not None:
+            await self._listen()
+            (user,) = await database_outage().retry(of_process(UserBatcher).load, [session])
+        if isinstance(user, Exception):
+            logger.error("WebSocket %s of %s: its session cannot be read", socket.path, socket.address, exc_info=user)
+            session._session_key, session._session_cache, user = None, {}, None
+        return Login(socket, AnonymousUser()) if user is None else Login(socket, user, key)
+
+    @contextmanager
+    def watch(self, login):
+        """Close the socket of `login` when that does not hold any more, until the context ends."""
+        for name in login.names:
+            self._logins[name].add(login)
+        if login.names and self._rechecking is None:
+            self._rechecking = asyncio.create_task(self._recheck_all())
+        if login.expires_at is not None:
+            seconds = (login.expires_at - timezone.now()).total_seconds()
+            timer = asyncio.get_running_loop().call_later(seconds, self._start, self._close, [login])
+        try:
+            yield
+        finally:
+            if login.expires_at is not None:
+                timer.cancel()
+            for name in login.names:
+                self._logins[name].discard(login)
+                if not self._logins[name]:
+                    del self._logins[name]
+
+    async def catch_up(self, login, since):
+        """Close the socket of `login` if that has ended while it was read, from `since` on, when nobody watched it yet."""
+        heard = [self._heard.get(name) for name in login.names]
+        if login.key is not None and heard[1] is not None:
+            await self._close([login])
+        elif login.names and heard[0] is not None and heard[0] >= since:
+            await self._recheck([login])
+
+    def handle(self, message):
+        """Take a message of `tell()`: close the sockets of a session, or else ask about those of a user."""
+        # The last release names the user in the group only.
+        name = message["session"] or message.get("user") or message["group"].removeprefix("user.")
+        self._heard.pop(name, None)
+        self._heard[name] = now = time.monotonic()
+        while self._heard[oldest := next(iter(self._heard))] < now - RECENT:
+            del self._heard[oldest]
+        if name in self._logins:
+            self._start(self._close if message["session"] else self._recheck, [*self._logins[name]])
+
+    def deliver(self, broadcast):
+        """Frames are for sockets."""
+
+    async def _listen(self):
+        """Return when this process hears of the others; or does not for a while, which the fan-out has logged."""
+        try:
+            async with asyncio.timeout(LISTEN_TIMEOUT):
+                await get_fanout().join(GROUP, self)
+        except (TimeoutError, Unavailable):
+            logger.debug("The next re-check will do", exc_info=True)
+
+    async def _recheck_all(self):
+        while self._logins:
+            await asyncio.sleep(conf.RECHECK_SECONDS)
+            await self._listen()
+            await self._recheck(list({login for logins in self._logins.values() for login in logins}))
+        self._rechecking = None
+
+    async def _recheck(self, logins):
+        """Close the sockets of those of `logins` that hold no more. While nobody can tell, they stay open."""
+        try:
+            for start in range(0, len(logins), BATCH):
+                some = logins[start : start + BATCH]
+                users = await of_process(UserBatcher).load([login.claim for login in some])
+                ended = []
+                for login, user in zip(some, users, strict=True):
+                    if isinstance(user, Exception):
+                        logger.error("A login cannot be checked", exc_info=user)
+                    elif not login.holds(user):
+                        ended.append(login)
+                await self._close(ended)
+        except Unavailable:
+            logger.debug("The next re-check will do", exc_info=True)
+        except Exception:
+            logger.exception("Logins cannot be checked")
+
+    async def _close(self, logins):
+        await asyncio.gather(*[login.socket.close(Close.NOT_LOGGED_IN) for login in logins])
+
+    def _start(self, function, logins):
+        task = asyncio.create_task(function(logins))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def heard(message):
+    """Take a message of the last release, which sends it to the group of a user; this goes with the next release."""
+    if "user" not in message:
+        of_process(Logins).handle(message)
+
+
+def tell(user=None, session_key=None):
+    """Tell every process, at the commit, that a session has ended or, without one, that a user has changed."""
+    names = {"user": user and digest(user.pk), "session": session_key and digest(session_key)}
+    notify_consumers(GROUP, {"type": "realtime.logout", **names})
+    if user is not None:
+        # The last release listens there; this goes with the next release.
+        notify_consumers(user_group(user.pk), {"type": "realtime.logout", **names})
+
+
+@receiver(user_logged_out)
+def tell_of_logout(sender, request, user, **kwargs):
+    """Otherwise its sockets would stay open: https://github.com/django/channels/issues/1324"""
+    if user is not None and request is not None:
+        tell(user, request.session.session_key)
+
+
+@receiver(user_logged_in)
+def tell_of_replaced_session(sender, request, **kwargs):
+    """A login as somebody else begins a new session; of the old one an engine without a table says nothing."""
+    key = request and request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    if key and key != request.session.session_key:
+        tell(session_key=key)
+
+
+@receiver([post_save, post_delete], sender=settings.AUTH_USER_MODEL)
+def tell_of_changed_user(sender, instance, created=False, raw=False, update_fields=None, **kwargs):
+    if not created and not raw and update_fields != {"last_login"}:
+        tell(instance)
+
+
+def tell_of_deleted_session(sender, instance, **kwargs):
+    # `clearsessions` deletes many that have expired long ago.
+    if instance.expire_date > timezone.now():
+        tell(session_key=instance.session_key)
+
+
+# Those of db and cached_db.
+if hasattr(session_store(), "get_model_class"):
+    post_delete.connect(tell_of_deleted_session, sender=session_store().get_model_class())

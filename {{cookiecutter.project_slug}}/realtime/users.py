@@ -1,0 +1,128 @@
+"""The users of many sessions and tokens, read together: after a deploy thousands of sockets come back at once."""
+
+import asyncio
+import re
+from copy import copy
+from importlib import import_module
+
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.sessions.backends import base, cache, db, signed_cookies
+from django.core.exceptions import ValidationError
+from django.db import OperationalError
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from .database import query
+from .outage import Unavailable
+
+# Claims that are read in one query.
+BATCH = 500
+# More than Django's own keys, but nothing that no key has, such as NUL.
+SESSION_KEY_FORMAT = re.compile(r"[A-Za-z0-9_.:-]{8,128}")
+
+
+class UserBatcher:
+    """Calls get_users() in a thread, one call after the other, each for all claims that have come meanwhile."""
+
+    def __init__(self):
+        self._lock = asyncio.Lock()
+        self._claims = []
+        self._task = None
+
+    async def load(self, claims):
+        """As get_users(); for a claim that cannot be read the list has its exception. Raises Unavailable."""
+        if self._task is None:
+            self._claims = []
+            self._task = asyncio.create_task(self._load(self._claims))
+            # Those who wait are told of an error, if there are any left.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        task, start = self._task, len(self._claims)
+        self._claims += claims
+        return (await asyncio.shield(task))[start : start + len(claims)]
+
+    async def _load(self, claims):
+        async with self._lock:
+            # Those who come from now on are for the next call.
+            self._task = None
+            return [user for i in range(0, len(claims), BATCH) for user in await self._read(claims[i : i + BATCH])]
+
+    async def _read(self, claims):
+        try:
+            return await query(get_users, claims)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # A claim that fails must not fail the others: look for it by halves.
+            half = len(claims) // 2
+            return [*await self._read(claims[:half]), *await self._read(claims[half:])] if half else [error]
+
+
+def get_users(claims):
+    """
+    Return who is logged in by each of `claims`: a list of users, or None for nobody.
+
+    claims: SessionStores, which are read; (primary key, backend, session hash); None. As django.contrib.auth.get_user(),
+    which would give a session a new key, though, that no WebSocket can tell the browser. Of Django's own engines and
+    backend, db, cached_db and cache make two queries in all.
+    """
+    sessions = [claim for claim in claims if isinstance(claim, base.SessionBase)]
+    read_sessions([session for session in sessions if session.session_key])
+    claims = [claim_of(claim) if isinstance(claim, base.SessionBase) else claim for claim in claims]
+    ids = {user_id for user_id, backend, _ in filter(None, claims) if takes_users_by_id(backend)}
+    users = get_user_model()._default_manager.in_bulk(ids) if ids else {}
+    return [claim and get_user(users, *claim) for claim in claims]
+
+
+def session_store(key=None):
+    """Return a SessionStore of the project's engine, which is empty if `key`, a str or None, cannot be a session's."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    # A signed cookie is the session itself, and never looked up.
+    is_key = key and (issubclass(store, signed_cookies.SessionStore) or SESSION_KEY_FORMAT.fullmatch(key))
+    return store(key if is_key else None)
+
+
+def read_sessions(sessions):
+    """Read `sessions`, SessionStores that have a key, as their load() does; with db, cached_db and cache together."""
+    store, keys = session_store(), {session.session_key for session in sessions}
+    if isinstance(store, db.SessionStore):
+        rows = store.get_model_class().objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
+        found = {key: store.decode(data) for key, data in rows.values_list("session_key", "session_data")}
+    elif isinstance(store, cache.SessionStore):
+        names = {store.cache_key_prefix + key: key for key in keys}
+        try:
+            found = {names[name]: data for name, data in store._cache.get_many(names).items()}
+        except Exception as error:
+            # For its load() every session has ended while the cache is away.
+            raise OperationalError(f"the cache of the sessions: {error!r}") from error
+    else:
+        found = {session.session_key: session.load() for session in sessions}
+    for session in sessions:
+        session._session_cache = dict(found.get(session.session_key, ()))
+        session._session_key = session.session_key if session.session_key in found else None
+
+
+def claim_of(session):
+    """Return the primary key, the backend and the hash that login() has put into `session`, or None."""
+    try:
+        user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
+        backend, session_hash = session[BACKEND_SESSION_KEY], session[HASH_SESSION_KEY]
+    except (KeyError, ValidationError):
+        return None
+    return (user_id, load_backend(backend), session_hash) if backend in settings.AUTHENTICATION_BACKENDS else None
+
+
+def takes_users_by_id(backend):
+    return type(backend).get_user is ModelBackend.get_user
+
+
+def get_user(users, user_id, backend, session_hash):
+    """Return the user, from the dict `users` if it is read already, or None if it may not log in."""
+    by_id = takes_users_by_id(backend)
+    # A copy, since two sockets of one user may be read together.
+    user = copy(users.get(user_id)) if by_id else backend.get_user(user_id)
+    if user is None or (by_id and not backend.user_can_authenticate(user)):
+        return None
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return user if any(constant_time_compare(session_hash, valid) for valid in hashes) else None
