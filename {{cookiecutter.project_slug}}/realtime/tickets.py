@@ -1,0 +1,91 @@
+"""Tickets: a page or an app that is logged in fetches one, and opens a socket with it where no cookie goes."""
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import ValidationError
+from django.core.signing import BadSignature, TimestampSigner
+from django.http import HttpResponse, JsonResponse
+from django.middleware.csrf import REASON_BAD_ORIGIN, CsrfViewMiddleware
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from . import conf
+from .process import of_process
+from .users import UserBatcher
+
+TICKET_SECONDS = 60
+
+
+def ticket_of(user):
+    """
+    Return a ticket for `user`, a str of characters that a subprotocol may have (RFC 9110, section 5.6.2).
+
+    It holds for TICKET_SECONDS, also several times, and until the user's password changes. It is not tied to a session:
+    logout ends neither the ticket nor its socket.
+    """
+    return signer().sign_object([user._meta.pk.value_to_string(user), user.get_session_auth_hash()])
+
+
+async def user_of_ticket(token, scope):
+    """Return the user of `token`, a str that may be anything, or None: the default of REALTIME_TOKEN_USER."""
+    try:
+        pk, session_hash = signer().unsign_object(token, max_age=TICKET_SECONDS)
+        pk = get_user_model()._meta.pk.to_python(pk)
+    except (BadSignature, ValueError, ValidationError):
+        return None
+    (user,) = await of_process(UserBatcher).load([(pk, ModelBackend(), session_hash)])
+    return user
+
+
+def signer():
+    return TimestampSigner(sep=".", salt="realtime.ticket")
+
+
+class FormCheck(CsrfViewMiddleware):
+    """Django's check of forms; of a refusal it returns the reason, a str, instead of a page."""
+
+    def _reject(self, request, reason):
+        return reason
+
+
+@csrf_exempt
+@login_not_required
+@never_cache
+@require_http_methods(["POST", "OPTIONS"])
+def ticket(request):
+    """
+    Answer {"ticket": str, "expires_in": seconds}, or {"error": str} with 401 or 403.
+
+    Pages of REALTIME_ALLOWED_ORIGINS need no CSRF token, since browsers tell their Origin; all others pass Django's check.
+    """
+    origin = request.headers.get("Origin")
+    is_allowed = origin is not None and origin.lower() in conf.ALLOWED_ORIGINS
+    if request.method == "OPTIONS":
+        response = HttpResponse(status=204)
+    elif not is_allowed and (reason := refusal(request)):
+        response = JsonResponse({"error": reason}, status=403)
+    elif not request.user.is_authenticated:
+        response = JsonResponse({"error": "Log in first."}, status=401)
+    else:
+        response = JsonResponse({"ticket": ticket_of(request.user), "expires_in": TICKET_SECONDS})
+    patch_vary_headers(response, ["Origin"])
+    if is_allowed:
+        # https://fetch.spec.whatwg.org/#http-cors-protocol
+        response["Access-Control-Allow-Origin"] = origin
+        response["Access-Control-Allow-Credentials"] = "true"
+        response["Access-Control-Allow-Methods"] = "POST"
+        response["Access-Control-Allow-Headers"] = "content-type, x-csrftoken"
+    return response
+
+
+def refusal(request):
+    """Return why Django's check of forms refuses `request`, a str, or None."""
+    check = FormCheck(get_response=ticket)
+    check.process_request(request)
+    reason = check.process_view(request, None, (), {})
+    if reason and reason == REASON_BAD_ORIGIN % request.headers.get("Origin"):
+        return f"{reason} If the page is yours, add its origin to DJANGO_ALLOWED_ORIGINS."
+    return reason
