@@ -1,55 +1,79 @@
-"""Keep what was chosen, write .env, and print the steps that remain."""
+"""Put the files of the chosen options where they belong, and print what to do next."""
 
 import json
 import os
 import shlex
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+from cookiecutter.utils import rmtree
+
 WINDOWS = os.name == "nt"
-STARTERS = ("minimal", "chat")
+# Where cookiecutter has written what only some answers bake, and what it copies without asking whether it may replace
+# a file. Each folder in it is named after the answer that bakes its files.
+STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 
-def place_starter(name):
-    """Move the files of the chosen starter into place, and remove the other one."""
-    starters = Path("starters")
-    # See prepare_probe() in pre_gen_project.py.
-    skip_if_file_exists = (starters / "probe").read_text() == "kept"
-    for path in (starters / name).rglob("*"):
-        target = path.relative_to(starters / name)
-        if path.is_file() and not (skip_if_file_exists and target.exists()):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    (starters / "probe").unlink()
-    for starter in STARTERS:
-        shutil.rmtree(starters / starter)
-    # Unless there is something of the owner's in it, in an existing project.
-    if not any(starters.iterdir()):
-        starters.rmdir()
+def staged_files():
+    """Return the files that the answers bake, as pairs of Path: where each lies, and where it belongs."""
+    chosen = {"always", *(f"{question}={answer}" for question, answer in answers.items())}
+    parts = sorted(part for part in STAGING.iterdir() if part.name in chosen)
+    files = [(path, path.relative_to(part)) for part in parts for path in sorted(part.rglob("*")) if path.is_file()]
+    if not os.path.lexists(".env"):
+        # It holds its owner's settings from then on, and no bake touches it again.
+        files.append((Path(shutil.copyfile(".env.example", STAGING / ".env")), Path(".env")))
+    return files
 
 
-def remove(*names):
-    """Remove the files, and the folders that this leaves empty; in an existing project others' files stay."""
-    for name in names:
-        path = Path(name)
-        path.unlink(missing_ok=True)
-        for folder in list(path.parents)[:-1]:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+def place(files):
+    """Move files, pairs of Path as from `staged_files()`, into place; put everything back if one cannot be moved."""
+    with ExitStack() as undo:
+        for source, target in files:
+            for folder in reversed(target.parents):
+                if not folder.exists():
+                    folder.mkdir()
+                    undo.callback(folder.rmdir)
+            if os.path.lexists(target):
+                replaced = STAGING / "replaced" / target
+                replaced.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(target, replaced)
+                undo.callback(shutil.move, replaced, target)
+            shutil.move(source, target)
+            undo.callback(target.unlink)
+        undo.pop_all()
 
 
-def write_env():
-    """Copy .env.example to .env, unless there is one: it holds its owner's settings."""
-    env = Path(".env")
-    if not env.exists() and not env.is_symlink():
-        env.write_bytes(Path(".env.example").read_bytes())
+def check(files):
+    """Stop with one line if a folder is in the way of a file, or a file in the way of a folder."""
+    for _, target in files:
+        if target.is_dir():
+            sys.exit(f"{target} is a folder, and a file of that name belongs there: rename it")
+        for folder in target.parents:
+            if os.path.lexists(folder) and not folder.is_dir():
+                sys.exit(f"{folder} is a file, and a folder of that name belongs there: rename it")
 
 
-def where_to_go():
+def place_staged_files():
+    """Place what was chosen; with --skip-if-file-exists only where nothing is. Leave nothing behind in any case."""
+    try:
+        files = staged_files()
+        # pre_gen_project.py tells how this file knows.
+        if (STAGING / "skip-if-file-exists").read_text().strip() == "yes":
+            files = [(source, target) for source, target in files if not os.path.lexists(target)]
+        check(files)
+        place(files)
+    except OSError as error:
+        sys.exit(f"the files of the chosen options cannot be written, and none was: {error}")
+    finally:
+        rmtree(STAGING)
+
+
+def folder_to_enter():
     """Return the project's folder as one would type it; None where nobody would go."""
     project = Path.cwd()
     shell = os.environ.get("PWD")
@@ -61,7 +85,8 @@ def where_to_go():
     return f'"{project}"' if WINDOWS else shlex.quote(str(project))
 
 
-def steps(folder):
+def commands(folder):
+    """Yield the commands from the bake to a page in the browser."""
     yield f"cd {folder}"
     if shutil.which("uv"):
         python = "uv run"
@@ -72,16 +97,17 @@ def steps(folder):
         yield f"{python} -m pip install -e . --group dev"
     yield f"{python} manage.py migrate"
     yield f"{python} manage.py runserver"
-    yield "# then open http://127.0.0.1:8000/"
 
 
-place_starter(answers["starter"])
-if answers["docker"] == "no":
-    remove(".dockerignore", "Dockerfile", "compose.yaml", "deploy/nginx.conf")
-if answers["github_actions"] == "no":
-    remove(".github/workflows/ci.yml")
-write_env()
-if folder := where_to_go():
+def print_next_steps(folder):
     # A folder's name may hold what the encoding of the output does not.
     sys.stdout.reconfigure(errors="backslashreplace")
-    print(*steps(folder), sep="\n")
+    print(f"\n{Path.cwd().name} is ready. Start it with:\n")
+    for command in commands(folder):
+        print(f"    {command}")
+    print("\nThen open http://127.0.0.1:8000/ in the browser. README.md says which files to edit first.")
+
+
+place_staged_files()
+if folder := folder_to_enter():
+    print_next_steps(folder)

@@ -6,6 +6,7 @@ cookiecutter makes the project's folder before this hook runs, and removes it wh
 """
 
 import json
+import os
 import re
 import reprlib
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 REFUSED = "refused-answer"
 MAX_NAME = 300
+STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -50,17 +52,24 @@ def check_slug(slug):
     refuse("project_slug", slug, f"{allowed}, for example {similar_slug(slug)}")
 
 
-def prepare_probe():
+def note_skip_if_file_exists():
     """
-    Put another text where the template has starters/probe, in an existing project.
+    Leave a note for post_gen_project.py, in an existing project: was --skip-if-file-exists given?
 
-    With --skip-if-file-exists it stays there, and so post_gen_project.py knows of that option, which no hook is told.
+    No hook is told of that option. The template has the same file with the text "no": cookiecutter writes it over this
+    "yes", unless the option is on.
     """
-    if Path("manage.py").exists():
-        Path("starters").mkdir(exist_ok=True)
-        Path("starters/probe").write_text("kept")
+    if not any(Path().iterdir()):
+        return
+    if os.path.lexists(STAGING):
+        sys.exit(f"{STAGING} is in the way, perhaps of a bake that was killed: remove or rename that folder")
+    try:
+        STAGING.mkdir()
+        (STAGING / "skip-if-file-exists").write_text("yes")
+    except OSError as error:
+        sys.exit(f"the project's folder cannot be written to: {error}")
 
 
 check_name(answers["project_name"])
 check_slug(answers["__answered_slug"])
-prepare_probe()
+note_skip_if_file_exists()

@@ -7,7 +7,10 @@ import { join } from "node:path";
 import { after, afterEach, beforeEach, mock, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const SOURCE = new URL("../{{cookiecutter.project_slug}}/realtime/static/realtime/socket.js", import.meta.url);
+const SOURCE = new URL(
+  "../{{cookiecutter.project_slug}}/placed-by-hook/always/realtime/static/realtime/socket.js",
+  import.meta.url,
+);
 
 // Node takes a .js file for an ES module only beside a package.json that says so; .mjs needs none.
 const folder = mkdtempSync(join(tmpdir(), "socket-"));

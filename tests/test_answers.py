@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import keyword
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import sys
 import time
 
 import pytest
+from combinations import ALL, OPTIONS
 from cookiecutter.environment import StrictEnvironment
 from servers import REPOSITORY, WINDOWS, clean_environ, require, run
 
@@ -79,6 +81,13 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
+    }
+
+
+def modified(folder):
+    """Return when each file in the folder was written, in ns."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
 
 
@@ -272,23 +281,151 @@ def test_env_is_written_once(output_dir, options):
     assert env.read_text() == "DJANGO_SECRET_KEY=mine\n"
 
 
-@pytest.mark.parametrize("starter", ["minimal", "chat"])
-def test_files_of_a_starter_in_an_existing_project(output_dir, starter):
-    assert cookiecutter(output_dir, starter=starter).returncode == 0
+def name_of(answers):
+    return "-".join(answers.values())
+
+
+@pytest.fixture(params=["minimal", "chat"])
+def owned(request, bake, output_dir):
+    """A baked project whose owner has edited every file and added some, also where the template has folders."""
+    project = shutil.copytree(bake(starter=request.param), output_dir / "my_realtime_site")
+    for path in project.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes() + b"# mine\n")
+            # Long ago, so that a file that is written again shows it.
+            os.utime(path, (1, 1))
+    for name in (".github/CODEOWNERS", "deploy/mine.conf", "starters/chat/mine.py", "starters/probe", "chat/mine.py"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("mine\n")
+    (project / "media").mkdir()
+    return project
+
+
+@pytest.mark.parametrize("answers", ALL, ids=name_of)
+def test_overwrite_and_skip_change_no_file_of_the_owner(bake, output_dir, owned, answers):
+    before, times = contents(owned), modified(owned)
+
+    assert cookiecutter(output_dir, "--overwrite-if-exists", "--skip-if-file-exists", **answers).returncode == 0
+
+    after = contents(owned)
+    assert times.items() <= modified(owned).items()
+    assert after == contents(bake(**answers)) | before
+
+
+@pytest.mark.parametrize("answers", ALL, ids=name_of)
+def test_overwrite_changes_the_files_of_the_answers_only(bake, output_dir, owned, answers):
+    before = contents(owned)
+
+    assert cookiecutter(output_dir, "--overwrite-if-exists", **answers).returncode == 0
+
+    fresh = contents(bake(**answers))
+    del fresh[".env"]
+    assert contents(owned) == before | fresh
+
+
+@pytest.mark.parametrize("options", [[], ["--skip-if-file-exists"]], ids=["none", "skip"])
+def test_a_project_that_exists_is_left_alone_without_overwrite(output_dir, owned, options):
+    before = contents(output_dir)
+    result = cookiecutter(output_dir, *options)
+    assert result.returncode == 1
+    assert "already exists" in result.stdout
+    assert contents(output_dir) == before
+
+
+def test_files_that_the_owner_deleted_come_back(output_dir):
+    assert cookiecutter(output_dir).returncode == 0
     project = output_dir / "my_realtime_site"
     before = contents(project)
-    consumers, mine = project / "chat" / "consumers.py", project / "starters" / "mine.txt"
-    consumers.write_text("# mine\n")
-    (project / "chat" / "routing.py").unlink()
-    mine.parent.mkdir()
-    mine.write_text("mine\n")
-
-    assert cookiecutter(output_dir, "-f", "-s", starter=starter).returncode == 0
-    assert consumers.read_text() == "# mine\n"
-    assert cookiecutter(output_dir, "-f", starter=starter).returncode == 0
-    mine.unlink()
-    mine.parent.rmdir()
+    for name in ("chat/routing.py", "Dockerfile", "manage.py", ".github/workflows/ci.yml"):
+        (project / name).unlink()
+    assert cookiecutter(output_dir, "-f", "-s").returncode == 0
     assert contents(project) == before
+
+
+IN_THE_WAY = {
+    "Dockerfile/": "Dockerfile is a folder, and a file of that name belongs there: rename it",
+    "deploy": "deploy is a file, and a folder of that name belongs there: rename it",
+    "placed-by-hook/": "placed-by-hook is in the way, perhaps of a bake that was killed: remove or rename that folder",
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_is_in_the_way_is_named(output_dir, name):
+    project = output_dir / "my_realtime_site"
+    in_the_way = project / name
+    if name.endswith("/"):
+        in_the_way.mkdir(parents=True)
+        (in_the_way / "mine.txt").touch()
+    else:
+        project.mkdir()
+        in_the_way.touch()
+    before = contents(in_the_way.parent if in_the_way.is_file() else in_the_way)
+
+    result = cookiecutter(output_dir, "-f")
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [IN_THE_WAY[name]]
+    assert before.items() <= contents(in_the_way.parent if in_the_way.is_file() else in_the_way).items()
+    assert not (project / "chat").exists()
+    assert name == "placed-by-hook/" or not (project / "placed-by-hook").exists()
+
+
+@pytest.mark.parametrize("options", [["-f"], ["-f", "-s"]], ids=" ".join)
+def test_a_bake_that_fails_half_way_puts_everything_back(output_dir, tmp_path, options):
+    """The disk is full, say, when the hook moves chat/urls.py."""
+    assert cookiecutter(output_dir).returncode == 0
+    project = output_dir / "my_realtime_site"
+    (project / "chat" / "consumers.py").write_text("# mine\n")
+    shutil.rmtree(project / "chat" / "static")
+    (project / "chat" / "urls.py").unlink()
+    before = contents(output_dir)
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
+
+    result = cookiecutter(output_dir, *options, env={"PYTHONPATH": str(tmp_path)})
+
+    assert result.returncode == 1
+    (message,) = result.stderr.splitlines()
+    assert message.endswith("No space left on device")
+    assert contents(output_dir) == before
+
+
+FULL_DISK = """
+import shutil
+
+move = shutil.move
+
+def move_until_full(source, target):
+    if target.as_posix() == "chat/urls.py":
+        raise OSError("No space left on device")
+    return move(source, target)
+
+shutil.move = move_until_full
+"""
+
+
+def test_a_bake_that_fails_leaves_no_folder(output_dir, tmp_path):
+    before = contents(output_dir)
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
+    assert cookiecutter(output_dir, env={"PYTHONPATH": str(tmp_path)}).returncode == 1
+    assert contents(output_dir) == before
+
+
+def test_what_is_copied_lies_in_the_staging_folder():
+    """cookiecutter copies it over what is there, --skip-if-file-exists or not."""
+    template = REPOSITORY / "{{cookiecutter.project_slug}}"
+    copied = [
+        path.relative_to(template).as_posix()
+        for pattern in QUESTIONS["_copy_without_render"]
+        for path in template.rglob(pattern.removeprefix("*/"))
+    ]
+    assert copied
+    assert [name for name in copied if not name.startswith("placed-by-hook/")] == []
+
+
+def test_staged_folders_are_named_after_answers():
+    staging = REPOSITORY / "{{cookiecutter.project_slug}}" / "placed-by-hook"
+    answers = {f"{question}={answer}" for question, choices in OPTIONS.items() for answer in choices}
+    assert {path.name for path in staging.iterdir() if path.is_dir()} <= {"always", *answers}
 
 
 def test_refused_answer_leaves_an_existing_project_alone(output_dir):
@@ -301,13 +438,7 @@ def test_refused_answer_leaves_an_existing_project_alone(output_dir):
 
 def test_without_github_actions(output_dir):
     assert cookiecutter(output_dir, github_actions="no").returncode == 0
-    github = output_dir / "my_realtime_site" / ".github"
-    assert not github.exists()
-
-    github.mkdir()
-    (github / "CODEOWNERS").touch()
-    assert cookiecutter(output_dir, "-f", github_actions="no").returncode == 0
-    assert contents(github) == {"CODEOWNERS": b""}
+    assert not (output_dir / "my_realtime_site" / ".github").exists()
 
 
 def test_without_docker(output_dir):
@@ -331,28 +462,36 @@ def path_with(folder, *commands):
     return str(folder)
 
 
-def test_steps_with_uv(output_dir, tmp_path):
+def test_next_steps_with_uv(output_dir, tmp_path):
     env = {"PATH": path_with(tmp_path / "bin", "uv"), "PWD": str(output_dir)}
     assert cookiecutter(output_dir, env=env).stdout.splitlines() == [
-        "cd my_realtime_site",
-        "uv run manage.py migrate",
-        "uv run manage.py runserver",
-        "# then open http://127.0.0.1:8000/",
+        "",
+        "my_realtime_site is ready. Start it with:",
+        "",
+        "    cd my_realtime_site",
+        "    uv run manage.py migrate",
+        "    uv run manage.py runserver",
+        "",
+        "Then open http://127.0.0.1:8000/ in the browser. README.md says which files to edit first.",
     ]
 
 
-def test_steps_without_uv(output_dir, tmp_path):
+def test_next_steps_without_uv(output_dir, tmp_path):
     env = {"PATH": path_with(tmp_path / "bin"), "PWD": str(output_dir)}
     python = r".venv\Scripts\python" if WINDOWS else ".venv/bin/python"
-    assert cookiecutter(output_dir, env=env).stdout.splitlines() == [
+    assert commands_of(cookiecutter(output_dir, env=env)) == [
         "cd my_realtime_site",
         "py -m venv .venv" if WINDOWS else "python3 -m venv .venv",
         f"{python} -m pip install -U pip",
         f"{python} -m pip install -e . --group dev",
         f"{python} manage.py migrate",
         f"{python} manage.py runserver",
-        "# then open http://127.0.0.1:8000/",
     ]
+
+
+def commands_of(result):
+    """Return the indented lines that a bake printed, without their indentation."""
+    return [line.strip() for line in result.stdout.splitlines() if line.startswith("    ")]
 
 
 @pytest.mark.parametrize("shell", [None, "elsewhere"])
@@ -360,7 +499,7 @@ def test_steps_begin_with_a_path_to_type(tmp_path, shell):
     output_dir = tmp_path / "parent" / "Tom's sites"
     output_dir.mkdir(parents=True)
     project = output_dir / "my_realtime_site"
-    step = cookiecutter(output_dir, env={"PWD": shell or ""}).stdout.splitlines()[0]
+    step = commands_of(cookiecutter(output_dir, env={"PWD": shell or ""}))[0]
     assert step == (f'cd "{project}"' if WINDOWS else f"cd {shlex.quote(str(project))}")
 
 
