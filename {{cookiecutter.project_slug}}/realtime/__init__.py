@@ -1,5 +1,6 @@
-"""What every consumer shares. `notify()` is for the code that is no consumer."""
+"""What every consumer shares. These names are for the code that is no consumer; README.md has the others."""
 
-from .fanout import notify
+from .close import Close
+from .broadcasts import anotify, anotify_user, notify, notify_consumers, notify_user
 
-__all__ = ["notify"]
+__all__ = ["Close", "anotify", "anotify_user", "notify", "notify_consumers", "notify_user"]

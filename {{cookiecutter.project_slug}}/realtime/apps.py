@@ -5,4 +5,5 @@ class RealtimeConfig(AppConfig):
     name = "realtime"
 
     def ready(self):
-        from . import checks, database, sessions  # noqa: F401
+        # They register themselves: checks, and signals of the database and of logins.
+        from . import authentication, checks, database  # noqa: F401

@@ -1,66 +1,102 @@
-"""What asgi.py puts around the consumers: the Origin check in front of them, the unknown paths behind them."""
+"""What asgi.py puts around the consumers, from the outside in: Sockets, AllowedOrigins, Authentication, unknown_path."""
 
 import logging
 from urllib.parse import urlsplit
 
-from channels.security.websocket import OriginValidator
 from django.conf import settings
+from django.http.request import validate_host
 from django.urls import re_path
 
-from .health import activity
-from .sessions import accept_and_close, client_address, get_header
+from . import conf
+from .authentication import Authentication
+from .close import Close
+from .socket import Sockets, get_header, shown, socket_of
 
-logger = logging.getLogger(__name__)
+__all__ = ["AllowedOrigins", "Authentication", "Sockets", "unknown_path"]
+
+LOCALHOST = [".localhost", "127.0.0.1", "[::1]"]
 
 
-class AllowedOrigins(OriginValidator):
+class AllowedOrigins:
     """
-    Channels' AllowedHostsOriginValidator, which says why it refuses (https://github.com/django/channels/issues/2062).
+    ASGI middleware: a page may open sockets to its own scheme, host and port, as Django's forms may be posted.
 
-    A refused handshake is answered with HTTP 403 (RFC 6455, section 4.2.2) and one log line.
+    Other pages need an entry in DJANGO_ALLOWED_ORIGINS. A client that offers a token sends no cookie, and is asked for
+    none. A refused handshake is answered with HTTP 403 (RFC 6455, section 4.2.2), and one line says which setting
+    helps: https://github.com/django/channels/issues/2062
     """
 
     def __init__(self, application):
-        allowed_hosts = settings.ALLOWED_HOSTS
-        if settings.DEBUG and not allowed_hosts:
-            # The hosts that Django allows then.
-            allowed_hosts = [".localhost", "127.0.0.1", "[::1]"]
-        super().__init__(application, allowed_hosts)
+        self.application = application
 
     async def __call__(self, scope, receive, send):
-        origin = get_header(scope, b"origin")
-        if self.is_allowed(origin):
+        socket = socket_of(scope)
+        remedy = None if socket.token is not None else remedy_for(scope, get_header(scope, b"origin"))
+        if remedy is None:
             return await self.application(scope, receive, send)
-        logger.warning(
-            "WebSocket %s of %s refused: its page's Origin is %s, the Host is %s."
-            " If the page is yours, add its host to DJANGO_ALLOWED_HOSTS.",
-            scope["path"],
-            client_address(scope),
-            "missing" if origin is None else repr(origin),
-            get_header(scope, b"host"),
-        )
-        activity["refused_origins"] += 1
-        activity.watch()
+        socket.activity.count("refused_origins")
+        origin, host = (shown(get_header(scope, name) or "missing") for name in (b"origin", b"host"))
+        socket.log(logging.WARNING, "refused: its page's Origin is %s, the Host is %s. %s", origin, host, remedy)
         await receive()
         await send({"type": "websocket.close"})
 
-    def is_allowed(self, origin):
-        """Tell whether a page from `origin`, a str or None, may open a socket."""
-        try:
-            return self.valid_origin(None if origin is None else urlsplit(origin))
-        except ValueError:
-            # No URL at all, such as "http://[".
-            return False
+
+def remedy_for(scope, origin):
+    """Return None if a page from `origin`, a str or None, may open a socket; or what to do if it should."""
+    scheme, host = own_address(scope)
+    hosts = settings.ALLOWED_HOSTS or (LOCALHOST if settings.DEBUG else [])
+    if not validate_host(without_port(host), hosts):
+        return f"If the site has this host, add {shown(without_port(host))} to DJANGO_ALLOWED_HOSTS."
+    if origin is None:
+        return "Browsers always send one; a client that is no page of a browser offers a token instead."
+    if origin == "null":
+        return "A page from a file or in a sandboxed frame has none: serve the page from a host, or offer a token."
+    own = f"{scheme}://{host}"
+    if origin.lower() in (own, *conf.ALLOWED_ORIGINS):
+        return None
+    if settings.DEBUG and validate_host(without_port(urlsplit_netloc(origin)), LOCALHOST):
+        # Whatever serves the page in development, such as a bundler with a port of its own.
+        return None
+    if origin.lower() == f"https://{host}":
+        return "If a proxy in front ends TLS, set DJANGO_TRUST_PROXY=true."
+    return f"If the page is yours, add {shown(origin)} to DJANGO_ALLOWED_ORIGINS."
 
 
-async def close_with_4404(scope, receive, send):
+def own_address(scope):
+    """Return scheme and host (with a port that is not the scheme's own) at which the client asks, as an Origin has them."""
+    secure = scope.get("scheme") in ("wss", "https")
+    if settings.SECURE_PROXY_SSL_HEADER:
+        # As HttpRequest.scheme reads it.
+        name, value = settings.SECURE_PROXY_SSL_HEADER
+        header = get_header(scope, name.removeprefix("HTTP_").replace("_", "-").lower().encode())
+        secure = secure if header is None else header.split(",")[0].strip() == value
+    forwarded = get_header(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
+    host = (forwarded or get_header(scope, b"host") or "").lower()
+    return ("https", host.removesuffix(":443")) if secure else ("http", host.removesuffix(":80"))
+
+
+def without_port(host):
+    return host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+
+
+def urlsplit_netloc(origin):
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        # No URL at all, such as "http://[".
+        return ""
+
+
+async def close_unknown_path(scope, receive, send):
     """
     ASGI application that closes with 4404 and writes one log line.
 
     URLRouter itself raises ValueError, an HTTP 500 with a traceback: https://github.com/django/channels/issues/2147
     """
-    logger.warning("WebSocket %s of %s: no such path in routing.py", scope["path"], client_address(scope))
-    await accept_and_close(receive, send, 4404)
+    socket = socket_of(scope)
+    socket.log(logging.WARNING, "refused: no such path in routing.py")
+    await receive()
+    await socket.close(Close.NOT_FOUND)
 
 
-unknown_path = re_path("", close_with_4404)
+unknown_path = re_path("", close_unknown_path)

@@ -2,102 +2,101 @@
 
 import asyncio
 import logging
-import time
 from functools import partial
+from itertools import count
 
 from channels.consumer import get_handler_name
-from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
 
+from . import conf
+from .authentication import heard
+from .close import Close
 from .database import DatabaseUse
-from .fanout import broadcast_of, get_fanout
-from .frames import FrameError, FrameLimit, decode_frame, encode_frame
-from .health import Unavailable, activity
+from .fanout import Broadcast, get_fanout
+from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, decoder_of, encode, find_id
+from .limits import Limit
+from .broadcasts import broadcast_of, user_group
+from .outage import Unavailable
 from .outbox import Outbox
-from .sessions import client_address, digest, load_user, user_group
-
-logger = logging.getLogger(__name__)
+from .socket import Sockets
 
 # Frames of one socket after which the others have their turn: thousands may have come at once.
 TURN = 32
 
+# Methods of Channels that would never be called here, and what to write instead.
+REPLACED = {
+    "receive": "receive_frame() for the frames that `receives` names, or receive_bytes() for binary ones",
+    "receive_json": "receive_frame(), and name the frames in `receives`",
+    "decode_json": "a Frame in `receives`",
+    "encode_json": "a Frame",
+}
+
+_numbers = count()
+
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     """
-    A consumer of JSON frames. Override `connect()`, `receive_json()` and `disconnect()`, as in Channels.
+    A consumer of typed JSON frames. Override `connect()`, `receive_frame()` and `disconnect()`.
 
     Beyond Channels' AsyncJsonWebsocketConsumer:
 
+    - `receives` names the frames that it takes; all others are answered with an `error` frame, and the socket stays open.
+    - A greeting is sent when `connect()` has accepted and sent nothing.
     - `join()`, `leave()` and `broadcast()` talk to groups; whatever way a socket ends, it leaves them.
-    - A frame that is no JSON object with a string "type" is answered with an `error` frame, and so is a FrameError
-      that `receive_json()` raises. The socket stays open.
     - `{"type": "ping"}` is answered with `{"type": "pong"}`.
-    - Who sends too much is told to wait, and closed with 4429 who does not (REALTIME_FRAMES_PER_SECOND).
+    - Clients over the frame limit are told to wait; those that keep sending are closed with 4429.
     - When the channel layer or the database does not answer, the socket is closed with 4000, and the page comes back.
-    - `close(4401)` reaches the browser also before `accept()`.
     - `start_task()` runs what takes long, so that the socket stays responsive meanwhile.
-    - Opening and closing are logged, with address, code and seconds.
-
-    `disconnect()` runs after a refused connection, too: set attributes before anything can fail.
+    - `disconnect()` is called once for each socket, however it ends.
     """
 
-    # Characters that may wait for a slow reader before it is closed with 4000.
+    # Subclasses of frames.Frame: what `receive_frame()` is handed, and what is sent, for `manage.py frames`.
+    receives: list[type[Frame]] = []
+    sends: list[type[Frame]] = []
+    _decode = staticmethod(decoder_of([]))
+
+    # In the long run, and at once; None: no limit.
+    frames_per_second = conf.Default("FRAMES_PER_SECOND")
+    frame_burst = conf.Default("FRAME_BURST")
+    # Characters or bytes that may wait for a slow reader before it is closed with 4000.
     outbox_limit = 2**20
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._accepted = False
-        self._closed = False
-        self._close_code = None
-        self._joined = set()
-        self._tasks = set()
-        self._channel_used = False
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name, instead in REPLACED.items():
+            if name in vars(cls):
+                raise TypeError(f"{cls.__name__}.{name}() is never called by a RealtimeConsumer: write {instead}.")
+        cls._decode = staticmethod(decoder_of(cls.receives))
 
     async def __call__(self, scope, receive, send):
-        started = time.monotonic()
+        if "realtime" not in scope:
+            # In a test of this consumer alone.
+            return await Sockets(self)(scope, receive, send)
         self.scope = scope
-        self._address = client_address(scope)
-        self._limit = FrameLimit()
-        self._turn = 0
+        self.socket = scope["realtime"]
+        self._id = f"{id(self.socket):x}.{next(_numbers)}"
+        self._joined, self._tasks, self._turn, self._channel_used = set(), set(), 0, False
+        self._limit = Limit(self.socket.owner, self.frames_per_second, self.frame_burst)
         self._outbox = Outbox(send, self.outbox_limit)
         self.base_send = self._write
         self._fanout = get_fanout(self.channel_layer_alias)
         self.channel_layer = self._fanout.layer
         self._channel_name = await self.channel_layer.new_channel()
-        self.channel_receive = partial(self._fanout.receive, self._channel_name)
         try:
             # Few consumers use a channel of their own, and receiving from it costs as much as the rest of the socket.
-            while not self._channel_used:
+            while not self._channel_used and not self._ended:
                 await self.dispatch(await receive())
-            await await_many_dispatch([receive, self.channel_receive], self.dispatch)
-        except StopConsumer:
-            pass
-        except Unavailable:
-            await self.close(4000)
-        except Exception:
-            # The server writes the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
-            self._close_code = 1011
-            raise
+            if not self._ended:
+                channel_receive = partial(self._fanout.receive, self._channel_name)
+                await await_many_dispatch([receive, channel_receive], self.dispatch)
         finally:
-            # Not left to disconnect(), which does not run after an error or when the server is stopped.
-            await self.clean_up()
-            if self._accepted:
-                activity.closed(self._close_code)
-                logger.info(
-                    "WebSocket %s of %s closed with %s after %.1f s",
-                    scope["path"],
-                    self._address,
-                    self._close_code,
-                    time.monotonic() - started,
-                )
-            else:
-                logger.info("WebSocket %s of %s not accepted", scope["path"], self._address)
+            await self._end()
+            await self._run(self.disconnect(self.socket.code))
 
     async def dispatch(self, message):
+        """Handle one message of the server or of the channel layer, a dict with a "type"."""
         await self._run(getattr(self, get_handler_name(message))(message))
-        if message["type"] == "websocket.disconnect":
-            raise StopConsumer
 
     async def _run(self, coroutine):
         """Await `coroutine`, and close the socket with 4000 if a service does not answer. The log has its own line."""
@@ -105,8 +104,31 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             async with DatabaseUse():
                 return await coroutine
         except Unavailable:
-            if not self._closed:
-                await self.close(4000)
+            await self.socket.close(Close.COME_BACK)
+
+    # To override
+
+    async def connect(self):
+        """Accept the socket, or close it. What must be known of the visitor is in self.scope, as in a view's request."""
+        await self.accept()
+
+    async def receive_frame(self, frame):
+        """
+        Handle a frame, an instance of one of `receives`.
+
+        Raise FrameError to refuse it: the client gets an `error` frame with its id.
+        """
+
+    async def receive_bytes(self, data):
+        """Handle a binary frame, bytes. Raise FrameError to refuse it, as this does."""
+        raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
+
+    async def pong(self):
+        """Return the answer to a ping, a Pong or a subclass of it that tells the page more."""
+        return Pong()
+
+    async def disconnect(self, code):
+        """Give back what `connect()` took. It has left its groups. code: int, or None before a handshake was complete."""
 
     # Groups
 
@@ -124,49 +146,44 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._joined.discard(group)
         await self._fanout.leave(group, self)
 
-    async def broadcast(self, group, frame):
+    async def broadcast(self, group, frame, *, to_self=True):
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
-        group: str. frame: dict with a "type"; see frames.encode_frame(). A sender that has joined receives it, too.
-        Code that is no consumer has realtime.notify().
+        frame: a Frame, a dict with a "type", a str that is sent as it is, such as HTML, or bytes. to_self: whether this
+        socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
         """
-        await self._fanout.send(group, broadcast_of(group, frame))
+        await self._fanout.send(group, broadcast_of(group, frame, sender=None if to_self else self._id))
 
-    def deliver(self, message, size):
-        """Take a broadcast from the fan-out; not called by hand. A socket whose reader is too slow is closed."""
-        activity["frames_out"] += 1
-        if self._closed or self._outbox.put(message, size):
+    def deliver(self, broadcast: Broadcast):
+        """
+        Take what was broadcast to a group of this socket. Never waits; a socket whose reader is too slow is closed.
+
+        Override it to leave out or put off what this viewer need not see, and call super() for the rest.
+        """
+        if self.socket.closed or broadcast.sender == self._id:
             return
-        logger.warning("WebSocket %s of %s reads too slowly", self.scope["path"], self._address)
-        activity["slow_readers"] += 1
-        self._outbox.clear()
-        self._closed = True
-        self.start_task(self._give_up())
+        if not self._outbox.put(broadcast.event, broadcast.size):
+            self.socket.log(logging.WARNING, "reads too slowly")
+            self.socket.activity.count("slow_readers")
+            self._outbox.clear()
+            self.start_task(self._give_up())
 
     async def _give_up(self):
         await self._leave_groups()
-        await self.close(4000)
+        await self.socket.close(Close.COME_BACK)
 
     def handle(self, message):
-        """Take a message for this socket's own handlers from the fan-out; not called by hand."""
-        if not self._closed:
-            self.start_task(getattr(self, get_handler_name(message))(message))
-
-    async def realtime_logout(self, event):
-        """A session of this socket's user has ended, or the user has changed: close with 4401 if it was ours."""
-        session = self.scope["session"]
-        if event["session"] is None:
-            user = await load_user(type(session)(session.session_key))
-            ours = not user.is_authenticated
-        else:
-            ours = event["session"] == digest(session.session_key)
-        if ours:
-            await self.close(4401)
+        """Take a message of realtime.notify_consumers(): the method that its "type" names is called, in a task."""
+        if message["type"] == "realtime.logout":
+            # Of the last release.
+            heard(message)
+        elif not self.socket.closed:
+            self.start_task(self.dispatch(message))
 
     async def realtime_broadcast(self, event):
         """Take a broadcast to a group that this socket is in through `channel_layer.group_add()`."""
-        await self.send(text_data=event["text"])
+        self.deliver(Broadcast.of(event))
 
     @property
     def channel_name(self):
@@ -192,134 +209,114 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def _task_done(self, task):
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception():
-            logger.error("A task of WebSocket %s failed", self.scope["path"], exc_info=task.exception())
+        if not task.cancelled() and (error := task.exception()):
+            self.socket.log(logging.ERROR, "has a task that failed", exc_info=error)
 
     # The socket
 
-    async def accept(self, subprotocol=None, headers=None):
-        self._accepted = True
-        activity.opened()
-        await super().accept(subprotocol, headers)
-        logger.info("WebSocket %s of %s opened", self.scope["path"], self._address)
-
     async def close(self, code=None, reason=None):
         """
-        Close the socket. Without `code` before `accept()`: refuse it with HTTP 403.
+        Close the socket, after what was sent. Without `code` before `accept()`: refuse it with HTTP 403.
 
         code: int, 1000 or 4000 to 4999 (RFC 6455, section 7.4.2); ValueError if not, since daphne sends no other.
         """
         if code not in (None, True, 1000) and not 4000 <= code <= 4999:
             raise ValueError(f"An application closes with 1000 or 4000 to 4999, not with {code}.")
-        if code is not None and not self._accepted:
-            # A refused handshake carries no code: browsers would see 1006. https://github.com/django/daphne/issues/486
-            await self.accept()
-        self._closed = True
-        self._close_code = code
         await super().close(code, reason)
 
     async def send(self, text_data=None, bytes_data=None, close=False):
-        """Send a frame, unless the socket is closed: what comes too late then is nobody's fault."""
-        if not self._closed:
-            activity["frames_out"] += 1
-            await super().send(text_data, bytes_data, close)
+        """Send a frame: a Frame, a dict with a "type", a str that is sent as it is, or bytes. Nothing after the end."""
+        if isinstance(text_data, bytes):
+            text_data, bytes_data = None, text_data
+        elif text_data is not None and not isinstance(text_data, str):
+            text_data = encode(self._complete(text_data))
+        await super().send(text_data, bytes_data, close)
+
+    async def send_json(self, content, close=False):
+        await self.send(content, close=close)
+
+    def _complete(self, frame):
+        """Return `frame` with what every greeting and pong says: the largest frame, and how long to spread a return."""
+        hints = {"max_size": conf.MAX_FRAME_SIZE, "crowd": self.socket.activity.crowd}
+        if isinstance(frame, ConnectionEstablished | Pong):
+            frame.max_size, frame.crowd = hints.values()
+        elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
+            return frame | hints
+        return frame
 
     async def _write(self, message):
         try:
             await self._outbox.send(message)
         except (OSError, RuntimeError):
             # The connection is gone (OSError, says ASGI) or the server is closing it (RuntimeError, on uvicorn).
-            if not self._accepted:
+            if not self.socket.accepted:
                 raise
-            self._closed = True
-
-    async def receive(self, text_data=None, bytes_data=None, **kwargs):
-        if self._closed:
-            return
-        activity["frames_in"] += 1
-        self._turn += 1
-        if self._turn % TURN == 0:
-            await asyncio.sleep(0)
-        if seconds := self._limit.take():
-            return await self._slow_down(seconds, text_data)
-        frame = None
-        try:
-            if text_data is None:
-                raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
-            frame = decode_frame(text_data)
-            if frame["type"] == "ping":
-                await self.send_json(await self.pong())
-            else:
-                await self.receive_json(frame, **kwargs)
-        except FrameError as error:
-            if frame is not None:
-                error.id = frame.get("id")
-            await self.refuse(error)
-
-    async def _slow_down(self, seconds, text):
-        """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""
-        activity["rate_limited"] += 1
-        if self._limit.is_abused:
-            logger.warning("WebSocket %s of %s sends too many frames", self.scope["path"], self._address)
-            return await self.close(4429)
-        try:
-            # The page needs the id, to send the frame again.
-            id = decode_frame(text or "").get("id")
-        except FrameError as error:
-            id = error.id
-        error = FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.", id)
-        await self.refuse(error, retry_after=seconds)
-
-    async def refuse(self, error, **details):
-        """Answer with an `error` frame of `error`, a FrameError."""
-        frame = {"type": "error", "code": error.code, "message": error.message, **details}
-        await self.send_json(frame if error.id is None else frame | {"id": error.id})
-
-    async def pong(self):
-        """Return the answer to a ping, a dict. Override it to tell the page more."""
-        return {"type": "pong"}
-
-    async def receive_json(self, content, **kwargs):
-        """
-        Handle a frame: a dict with a string "type".
-
-        Raise FrameError to refuse it. Call this method, `super().receive_json(content)`, for an unknown type.
-        """
-        raise FrameError("unknown_type", f'Frames of type "{content["type"][:50]}" are not understood.')
+            self.socket.closed = True
 
     async def websocket_connect(self, message):
-        user = self.scope.get("user")
-        if user is not None and user.is_authenticated:
-            await self.join(user_group(user.pk))
+        if self.scope.get("user") is not None and self.scope["user"].is_authenticated:
+            await self.join(user_group(self.scope["user"].pk))
         await super().websocket_connect(message)
+        if self.socket.accepted and not self.socket.has_sent:
+            await self.send(ConnectionEstablished())
         # What was broadcast meanwhile comes behind what connect() sent.
         self._outbox.release()
 
+    async def websocket_receive(self, message):
+        if self.socket.closed:
+            return
+        self._turn += 1
+        if self._turn % TURN == 0:
+            await asyncio.sleep(0)
+        text, data = message.get("text"), message.get("bytes")
+        if seconds := self._limit.take():
+            return await self._slow_down(seconds, text)
+        frame = None
+        try:
+            if text is None:
+                return await self.receive_bytes(data)
+            if len(text) > conf.MAX_FRAME_SIZE:
+                raise FrameError("too_large", f"A frame has at most {conf.MAX_FRAME_SIZE} bytes.")
+            frame = self._decode(text)
+            if type(frame) is Ping:
+                await self.send(await self.pong())
+            else:
+                await self.receive_frame(frame)
+        except FrameError as error:
+            await self.refuse(error, error.id or getattr(frame, "id", None))
+
+    async def _slow_down(self, seconds, text):
+        """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""
+        self.socket.activity.count("rate_limited")
+        if self._limit.is_abused:
+            self.socket.log(logging.WARNING, "sends too many frames")
+            return await self.socket.close(Close.TOO_MANY_MESSAGES)
+        if not self._warned:
+            self._warned = True
+            self.socket.log(logging.WARNING, "is over %s frames a second and told to wait", self.frames_per_second)
+        # The page needs the id, to send the frame again.
+        error = FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.")
+        await self.refuse(error, find_id(text or ""), retry_after=seconds)
+
+    async def refuse(self, error, id=None, **details):
+        """Answer with an `error` frame of `error`, a FrameError, for the frame with this id."""
+        await self.send(Error(code=error.code, message=error.message, id=id, **details))
+
     async def websocket_disconnect(self, message):
-        if self._close_code is None:
-            self._close_code = message["code"]
-        await self.clean_up()
-        for group in self.groups:
-            await self.channel_layer.group_discard(group, self.channel_name)
-        await self.disconnect(message["code"])
+        self._ended = True
 
-    @classmethod
-    async def encode_json(cls, content):
-        return encode_frame(content)
+    _ended = _warned = False
 
-    async def clean_up(self):
-        """
-        End the tasks and leave the groups, however the socket ends: `disconnect()` does not run after an error.
-
-        Override it to give back what `connect()` took. It may run twice.
-        """
-        self._closed = True
+    async def _end(self):
+        """End the tasks and leave the groups, however the socket ends."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._outbox.close()
         await self._leave_groups()
+        for group in self.groups if self._channel_used else ():
+            await self.channel_layer.group_discard(group, self._channel_name)
 
     async def _leave_groups(self):
         for group in list(self._joined):

@@ -10,34 +10,38 @@ import asyncio
 import logging
 import time
 from contextvars import ContextVar
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
-from .health import Outage, Unavailable, ask_database
+from .outage import Outage, Unavailable
+from .process import of_process
 
 logger = logging.getLogger(__name__)
 
 IDLE = 1  # seconds
+# SQLITE_ERROR and SQLITE_MISUSE: a statement that is wrong, such as one with a column that is missing.
+# https://www.sqlite.org/rescode.html
+SQLITE_MISTAKES = {1, 21}
 
 _current = ContextVar("database_use", default=None)
-_closers = WeakKeyDictionary()
 
 
 class DatabaseUnavailable(Unavailable, DatabaseError):
-    """Raised instead of OperationalError and InterfaceError."""
+    """Raised instead of the errors of a database that cannot be reached."""
 
 
-# The text of the error is in its line: on SQLite "no such table", a forgotten migration, is an OperationalError, too.
-outage = Outage(
-    DatabaseUnavailable,
-    "The database does not answer",
-    "The database answers again",
-    sync_to_async(ask_database, thread_sensitive=False),
-)
+def database_outage():
+    """Return the Outage of this process's database."""
+    return of_process(
+        Outage,
+        DatabaseUnavailable,
+        "The database does not answer",
+        "The database answers again",
+        ask_in_a_thread,
+    )
 
 
 class DatabaseUse:
@@ -52,25 +56,51 @@ class DatabaseUse:
         self.used = False
 
     async def __aenter__(self):
-        _current.set(self)
+        self._token = _current.set(self)
         return self
 
     async def __aexit__(self, error_type, error, traceback):
+        _current.reset(self._token)
         if self.used:
             if error is None:
-                close_when_idle()
+                of_process(IdleCloser).touch()
             else:
                 await sync_to_async(close_old_connections)()
-        if isinstance(error, OperationalError | InterfaceError):
+        if is_outage(error):
             logger.debug("The database has failed", exc_info=error)
-            outage.begin(error)
+            database_outage().begin(error)
             raise DatabaseUnavailable from error
 
 
+def is_outage(error):
+    """Tell whether `error`, an exception or None, means that the database is away, and not that a statement is wrong."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    # SQLite reports a table that is missing, a forgotten migration, in the same class.
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF not in SQLITE_MISTAKES
+
+
 async def query(function, *arguments):
-    """Call `function`, which uses the database, in the ORM's thread, and return what it returns."""
+    """
+    Call `function`, which uses the database, in the ORM's thread, and return what it returns.
+
+    Raises Unavailable when the database is away; the consumer may let it pass.
+    """
     async with DatabaseUse():
         return await sync_to_async(function)(*arguments)
+
+
+def ask_database():
+    """Raise a django.db.Error when the database does not answer."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        # The thread is not one of Django's requests, so nothing else would close it.
+        connection.close()
+
+
+ask_in_a_thread = sync_to_async(ask_database, thread_sensitive=False)
 
 
 @receiver(connection_created)
@@ -86,27 +116,19 @@ def note_use(execute, sql, params, many, context):
     return execute(sql, params, many, context)
 
 
-def close_when_idle():
-    """Call Django's close_old_connections() in the ORM's thread, IDLE seconds after the last call of this function."""
-    loop = asyncio.get_running_loop()
-    if loop not in _closers:
-        _closers[loop] = IdleCloser()
-    _closers[loop].touch()
-
-
 class IdleCloser:
-    # It must not hold the loop, which is its weak key in _closers.
+    """Calls Django's close_old_connections() in the ORM's thread, IDLE seconds after the last touch()."""
 
     def __init__(self):
-        self.task = None
+        self._task = None
 
     def touch(self):
-        self.last = time.monotonic()
-        if self.task is None:
-            self.task = asyncio.create_task(self.close())
+        self._last = time.monotonic()
+        if self._task is None:
+            self._task = asyncio.create_task(self._close())
 
-    async def close(self):
-        while (wait := self.last + IDLE - time.monotonic()) > 0:  # noqa: ASYNC110
+    async def _close(self):
+        while (wait := self._last + IDLE - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait)
-        self.task = None
+        self._task = None
         await sync_to_async(close_old_connections)()

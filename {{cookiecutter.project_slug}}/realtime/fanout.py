@@ -3,20 +3,18 @@ The fan-out: from one broadcast to the many sockets of a group.
 
 Channels' own way puts a message into the channel layer once for every socket. Here the process subscribes to a group,
 once, whatever the number of its sockets, and hands what arrives to them directly. The layer carries a message once for
-each process, already encoded.
+each process, already encoded; one in memory carries none.
 """
 
 import asyncio
 import logging
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
 
-from asgiref.sync import async_to_sync
-from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
-from django.db import transaction
 
-from .frames import encode_frame
-from .health import Outage, Unavailable
+from . import layers
+from .outage import ANSWER_TIMEOUT, RETRY_EVERY, Outage, Unavailable
+from .process import of_process
 
 logger = logging.getLogger(__name__)
 
@@ -24,43 +22,44 @@ logger = logging.getLogger(__name__)
 # https://github.com/django/channels/issues/999
 RENEW_EVERY = 60
 
-# Each call to Redis that is under way takes a connection, of which redis-py 8 allows 100.
+# Each call to Redis that is under way takes a connection, of which there are 1000.
 MAX_CALLS = 50
 
-_fanouts = WeakKeyDictionary()
+# Members that are served before others have their turn.
+TURN = 100
 
-
-def get_fanout(alias=DEFAULT_CHANNEL_LAYER):
-    """Return the Fanout of the running event loop for the channel layer of this alias, a str."""
-    fanouts = _fanouts.setdefault(asyncio.get_running_loop(), {})
-    if alias not in fanouts:
-        fanouts[alias] = Fanout(get_channel_layer(alias))
-    return fanouts[alias]
-
-
-def broadcast_of(group, frame):
-    """Return the message that carries `frame`, a dict, through the channel layer; see frames.encode_frame()."""
-    return {"type": "realtime.broadcast", "group": group, "text": encode_frame(frame)}
-
-
-def notify(group, frame):
-    """
-    Broadcast `frame`, a dict with a "type", to `group`, a str, from a view, a signal, a task or a command.
-
-    It is sent when the transaction commits, and never after a rollback; without a transaction, at once. An error of the
-    channel layer is logged, since what is committed cannot be undone. In asynchronous code use `broadcast()`.
-    """
-    notify_members(broadcast_of(group, frame))
-
-
-def notify_members(message):
-    """As notify(), for any message that Fanout.send() takes."""
-    send = async_to_sync(get_channel_layer().group_send)
-    transaction.on_commit(lambda: send(message["group"], message), robust=True)
+# Of the messages between processes. The last release sends none; a later one is not understood.
+VERSION = 1
 
 
 class ChannelLayerUnavailable(Unavailable):
     """The channel layer has not answered."""
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """
+    What was broadcast to a group, as its members are handed it.
+
+    event: the ASGI message that carries it, with its "text" (str) or "bytes". size: characters or bytes. sender: the id
+    of the socket that is to be left out, or None.
+    """
+
+    group: str
+    event: dict
+    size: int
+    sender: str | None
+
+    @classmethod
+    def of(cls, message):
+        kind = "bytes" if "bytes" in message else "text"
+        data = message[kind]
+        return cls(message["group"], {"type": "websocket.send", kind: data}, len(data), message.get("sender"))
+
+
+def get_fanout(alias="default"):
+    """Return the Fanout of this process for the channel layer of this alias, a str."""
+    return of_process(Fanout, alias)
 
 
 class Group:
@@ -72,21 +71,42 @@ class Group:
         self.lock = asyncio.Lock()
 
 
+class Subscription:
+    """
+    A place in a group for what is no consumer, such as the chat's feed: `await Subscription.join(group, member)`.
+
+    A member has two methods, neither of which waits: `deliver(broadcast)` takes a Broadcast, and `handle(message)` what
+    realtime.notify_consumers() was given, a dict.
+    """
+
+    def __init__(self, group, member):
+        self.group, self.member = group, member
+
+    @classmethod
+    async def join(cls, group, member):
+        """Return the Subscription when what is sent to `group`, a str, reaches `member`. Raises Unavailable."""
+        await get_fanout().join(group, member)
+        return cls(group, member)
+
+    async def send(self, message):
+        """As realtime.notify_consumers(), to the members in all processes. Raises Unavailable."""
+        await get_fanout().send(self.group, message | {"group": self.group, "version": VERSION})
+
+    async def leave(self):
+        await get_fanout().leave(self.group, self.member)
+
+
 class Fanout:
-    """
-    The groups of one process. A member has two methods, neither of which waits.
+    """The groups of one process; its members are as those of a Subscription."""
 
-    deliver(message, size): an ASGI message to be written, and its number of characters.
-    handle(message): a message with the "type" of a handler method.
-    """
-
-    def __init__(self, layer):
-        self.layer = layer
+    def __init__(self, alias):
+        self.layer = get_channel_layer(alias)
         self.groups = {}
         self.channel = None
+        self._is_local = layers.is_local(self.layer)
         self._tasks = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
-        self._outage = Outage(
+        self.outage = Outage(
             ChannelLayerUnavailable,
             "The channel layer is lost, and no broadcast arrives",
             "The channel layer is back",
@@ -97,10 +117,16 @@ class Fanout:
         """
         Send `message` to the members of the group `name` in all processes that share the layer.
 
-        message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of the members.
+        message: of `broadcasts.broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
-        await self._call(self.layer.group_send, name, message)
+        if not self._is_local:
+            return await self._call(self.layer.group_send, name, message)
+        self.layer.require_valid_group_name(name)
+        count = self._deliver(message)
+        await layers.send_to_others(self.layer, name, message, self.channel)
+        if count > TURN:
+            await asyncio.sleep(0)
 
     async def join(self, name, member):
         """
@@ -145,36 +171,36 @@ class Fanout:
         if not group.members and not group.lock.locked() and self.groups.get(name) is group:
             del self.groups[name]
 
-    async def receive(self, channel):
-        """Return the next message for `channel`. Raises ChannelLayerUnavailable."""
-        message = await self._try(self.layer.receive, channel)
-        # channels_redis clears its copy of the message in a task that it forgets: if Redis is killed just then, asyncio
-        # would log a traceback.
-        for cleaner in getattr(self.layer, "receive_cleaners", ()):
-            cleaner.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return message
-
     async def _call(self, function, *arguments):
-        async def call():
-            async with self._calls:
+        return await self.outage.retry(self._call_once, function, *arguments)
+
+    async def _call_once(self, function, *arguments):
+        async with self._calls:
+            for attempt in range(2):
                 try:
-                    return await function(*arguments)
+                    async with asyncio.timeout(ANSWER_TIMEOUT):
+                        return await function(*arguments)
                 except (TypeError, ValueError):
                     raise
-                except Exception:
+                except Exception as error:
                     # Redis may have closed a connection that was idle; the next one is new.
-                    return await self._try(function, *arguments)
+                    if attempt or isinstance(error, TimeoutError):
+                        self._lose(error)
 
-        return await self._outage.patiently(call)
-
-    async def _try(self, function, *arguments):
+    async def receive(self, channel):
+        """Return the next message for `channel`. Raises ChannelLayerUnavailable."""
         try:
-            return await function(*arguments)
+            message = await self.layer.receive(channel)
         except (TypeError, ValueError):
             raise
         except Exception as error:
-            self._outage.begin(error)
-            raise ChannelLayerUnavailable from error
+            self._lose(error)
+        layers.silence_cleaners(self.layer)
+        return message
+
+    def _lose(self, error):
+        self.outage.begin(error)
+        raise ChannelLayerUnavailable from error
 
     async def _start(self):
         if self.channel is None:
@@ -187,33 +213,38 @@ class Fanout:
             try:
                 self._deliver(await self.receive(self.channel))
             except ChannelLayerUnavailable:
-                await self._outage.over()
+                await self.outage.over()
             except Exception:
                 logger.exception("A message of the channel layer could not be delivered")
+                # Whatever is wrong may be wrong at once again.
+                await asyncio.sleep(RETRY_EVERY)
 
     def _deliver(self, message):
+        """Hand `message` to the members of its group, and return how many there are."""
         if "group" not in message:
             logger.error(
                 "%r was sent with group_send() to a group that sockets are in through join(): use broadcast() there.",
                 message["type"],
             )
-            return
+            return 0
+        if message.get("version", VERSION) > VERSION:
+            logger.warning("A message %r of a later release is not understood", message["type"])
+            return 0
         group = self.groups.get(message["group"])
         if group is None:
-            return
-        if message["type"] != "realtime.broadcast":
-            for member in list(group.members):
+            return 0
+        members = list(group.members)
+        if message["type"] == "realtime.broadcast":
+            broadcast = Broadcast.of(message)
+            for member in members:
+                member.deliver(broadcast)
+        else:
+            for member in members:
                 member.handle(message)
-            return
-        text = message["text"]
-        frame = {"type": "websocket.send", "text": text}
-        for member in list(group.members):
-            member.deliver(frame, len(text))
+        return len(members)
 
     async def _come_back(self):
-        # Otherwise each connection of the pool that Redis has closed would be one more error.
-        for index in range(getattr(self.layer, "ring_size", 0)):
-            await self.layer.connection(index).connection_pool.disconnect(inuse_connections=False)
+        await layers.drop_idle_connections(self.layer)
         await self._subscribe_again()
 
     async def _renew(self):
@@ -227,7 +258,7 @@ class Fanout:
 
     async def _subscribe_again(self):
         # Of no effect: without groups, too, it asks whether the layer is there.
-        await self.layer.group_discard("nobody", self.channel)
+        await self.layer.group_discard("nobody", self.channel or "nobody")
         for name, group in list(self.groups.items()):
             if not group.subscribed:
                 # Its lock may be held by a join, which waits until the layer is back.

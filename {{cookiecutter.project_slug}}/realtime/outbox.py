@@ -9,14 +9,14 @@ class Outbox:
     """
     Writes to one socket, in order, and keeps a bounded amount for a reader that is slow.
 
-    send: the `send` of the ASGI server. On uvicorn it waits while the socket's buffer is full; daphne's never waits.
-    limit: how much may wait, in characters.
+    write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits.
+    limit: how much may wait, in characters (text) or bytes.
 
     Until `release()` is called, what is put in waits.
     """
 
-    def __init__(self, send, limit):
-        self._send = send
+    def __init__(self, write, limit):
+        self._send = write
         self._limit = limit
         self._waiting = deque()
         self._size = 0
@@ -29,7 +29,7 @@ class Outbox:
         """
         Write `message`, an ASGI dict, now if the server takes it at once, or else soon. Never waits.
 
-        size: its number of characters. Returns False if it does not fit: the reader is too slow.
+        Returns False if it does not fit: the reader is too slow.
         """
         if self._free:
             # suppress() would cost as much as the write.
@@ -46,7 +46,11 @@ class Outbox:
         return True
 
     async def send(self, message):
-        """Write `message`, an ASGI dict, after all that waits, and return when the server has taken it."""
+        """
+        Write `message`, an ASGI dict, after all that waits, and return when the server has taken it.
+
+        Raises OSError or RuntimeError when the socket is closing.
+        """
         while self._task is not None:
             await asyncio.wait([self._task])
         self._begin(message)

@@ -3,43 +3,38 @@
 import argparse
 import logging
 import os
-import socket
 
 import uvicorn
 from django.conf import settings
-from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
-# For uvicorn's errors. That a socket opens and closes is in the lines of realtime, with address and code; of this logger
-# settings.LOGGING shows warnings and errors.
-logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
-
-
-class WebSocketProtocol(AutoWebSocketsProtocol):
-    """
-    uvicorn's own, with a small buffer in the kernel.
-
-    All that has come is read in one go: of a client that floods, megabytes, and a second in which nobody has a turn.
-    """
-
-    def connection_made(self, transport):
-        self.logger = self.conn.logger = logger
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
-        super().connection_made(transport)
+logger = logging.getLogger("{{ cookiecutter.project_slug }}.server")
 
 
 def main():
+    # Of the process's environment only: read before settings.py has read .env. Platforms that set it need all addresses.
+    port = os.environ.get("PORT")
     parser = argparse.ArgumentParser(description="Serve the project with uvicorn.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", default=8000, type=int, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="0.0.0.0" if port else "127.0.0.1",
+        help="address to listen on (default: %(default)s; 0.0.0.0 where PORT is set)",
+    )
+    parser.add_argument(
+        "--port", default=port or 8000, type=int, help="port to listen on (default: the variable PORT, or 8000)"
+    )
     options = parser.parse_args()
+    # The limit of a header, which websockets reads when it is imported: pages take such cookies, too.
+    os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(2**16))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
     uvicorn.run(
         "{{ cookiecutter.project_slug }}.asgi:application",
         host=options.host,
         port=options.port,
-        workers=int(os.environ.get("WEB_CONCURRENCY", "1")),
-        # DJANGO_TRUST_PROXY decides whom to believe; uvicorn alone would believe any local process.
+        workers=count_workers(),
+        # REALTIME_TRUST_PROXY decides whom to believe; uvicorn alone would believe any local process.
         proxy_headers=False,
+        # Behind a proxy its lines would have the proxy's address; the proxy has a log of its own.
+        access_log=not settings.REALTIME_TRUST_PROXY,
         # Seconds from SIGTERM to the end. Sockets are closed with 1012 at once; without a limit, a single client that
         # reads nothing would hold the process up for ever.
         timeout_graceful_shutdown=10,
@@ -48,11 +43,23 @@ def main():
         # Seconds. They find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
         ws_ping_interval=20,
         ws_ping_timeout=20,
-        ws="{{ cookiecutter.project_slug }}.__main__:WebSocketProtocol",
+        ws="{{ cookiecutter.project_slug }}.websocket:WebSocketProtocol",
         ws_max_size=settings.REALTIME_MAX_FRAME_SIZE,
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.
         ws_per_message_deflate=False,
     )
+
+
+def count_workers():
+    """Return the number of processes, WEB_CONCURRENCY; without Redis it is one, since sockets could not meet in more."""
+    try:
+        workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
+    except ValueError:
+        raise SystemExit("WEB_CONCURRENCY must be a number of processes, such as 2.") from None
+    if workers > 1 and "InMemory" in settings.CHANNEL_LAYERS["default"]["BACKEND"]:
+        logger.warning("One process is started, not %d: sockets of several meet over Redis only. Set REDIS_URL.", workers)
+        return 1
+    return workers
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ django_asgi_app = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from chat.routing import websocket_urlpatterns  # noqa: E402
-from realtime.asgi import AllowedOrigins, unknown_path  # noqa: E402
-from realtime.sessions import SessionAndUser  # noqa: E402
+from realtime.asgi import AllowedOrigins, Authentication, Sockets, unknown_path  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         "http": django_asgi_app,
-        # From the outside in: whose page asks (Origin), who asks (scope["user"]), and what for (the path).
-        "websocket": AllowedOrigins(
-            SessionAndUser(
-                URLRouter([*websocket_urlpatterns, unknown_path]),
+        # From the outside in: the life of a socket, whose page asks (Origin), who asks (scope["user"]), and what for.
+        "websocket": Sockets(
+            AllowedOrigins(
+                Authentication(
+                    URLRouter([*websocket_urlpatterns, unknown_path]),
+                ),
             ),
         ),
     }

@@ -6,12 +6,15 @@ No variable set means production's rules.
 https://docs.djangoproject.com/en/stable/ref/settings/
 """
 
+import mimetypes
 import os
 import sys
 from pathlib import Path
 
 import environ
 from csp.constants import NONE, SELF
+
+from .channel_layer import channel_layer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -51,6 +54,8 @@ if not DEBUG and SECRET_KEY.startswith("django-insecure-"):
 
 ALLOWED_HOSTS = env_list("DJANGO_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env_list("DJANGO_CSRF_TRUSTED_ORIGINS")
+# Beside the site's own: whose pages may open sockets.
+REALTIME_ALLOWED_ORIGINS = env_list("DJANGO_ALLOWED_ORIGINS")
 
 
 # Applications
@@ -118,9 +123,10 @@ try:
     database = env.db_url_config(os.environ.get("DATABASE_URL") or "sqlite:///db.sqlite3")
 except ValueError:
     database = {}
-if not database.get("ENGINE"):
+if database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
     sys.exit(
-        "DATABASE_URL is not understood. Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
+        "DATABASE_URL names no SQLite and no PostgreSQL, or is not understood."
+        " Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
     )
 if database["ENGINE"] == "django.db.backends.sqlite3":
     if database["NAME"] != ":memory:":
@@ -141,40 +147,29 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Channel layer: how sockets in different processes reach each other
 # https://channels.readthedocs.io/en/stable/topics/channel_layers.html
 
-# Messages that may wait for one process. The default of 100 would be for one socket.
+# Messages that may wait for one process. Channels' default of 100 would be for one socket.
 CHANNEL_CAPACITY = 10_000
 
-if REDIS_URL := os.environ.get("REDIS_URL", ""):
-    CHANNEL_LAYERS = {
-        "default": {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {
-                # redis-py 8 gives up a read after 5 s, and an idle socket would close with 1011.
-                # https://github.com/django/channels_redis/issues/422
-                # It also stops at 100 connections, fewer than many sockets that use Channels' own groups may need at a time.
-                "hosts": [{"address": REDIS_URL, "socket_timeout": None, "max_connections": 1000}],
-                "prefix": "{{ cookiecutter.project_slug }}",
-                "capacity": CHANNEL_CAPACITY,
-            },
-        },
-    }
-else:
-    # Reaches the sockets of one process only.
-    CHANNEL_LAYERS = {
-        "default": {
-            "BACKEND": "channels.layers.InMemoryChannelLayer",
-            "CONFIG": {"capacity": CHANNEL_CAPACITY},
-        },
-    }
+try:
+    layer = channel_layer(os.environ.get("REDIS_URL", ""), "{{ cookiecutter.project_slug }}", CHANNEL_CAPACITY)
+except ValueError as error:
+    sys.exit(f"REDIS_URL {error}")
+
+CHANNEL_LAYERS = {"default": layer}
 
 
 # Limits of a socket
 
-# Frames that it may send in the long run, and at once. Who sends more is told to wait; None: no limit.
+# Frames that it may send in the long run, and at once. Clients over it are told to wait; None: no limit.
 REALTIME_FRAMES_PER_SECOND = 20
 REALTIME_FRAME_BURST = 200
-# Bytes; a larger frame closes it with 1009. That is uvicorn's; the limit of daphne is always 1 MiB.
-REALTIME_MAX_FRAME_SIZE = 2**20
+# Bytes of a frame that a client sends; a larger one is refused.
+REALTIME_MAX_FRAME_SIZE = 2**16
+# Open sockets of a user in one process, and of an address that is not logged in. Many people may share an address.
+REALTIME_SOCKETS_PER_USER = 50
+REALTIME_SOCKETS_PER_ADDRESS = None
+# How often to ask whether those who are connected are still logged in.
+REALTIME_RECHECK_SECONDS = {{ 10 if cookiecutter.starter == "chat" else 60 }}
 # Characters of a message.
 CHAT_MAX_TEXT_LENGTH = 2000
 
@@ -213,6 +208,9 @@ TIME_ZONE = "UTC"
 # Static files
 # https://docs.djangoproject.com/en/stable/howto/static-files/
 
+# Some registries of Windows say text/plain, and browsers run no such module.
+mimetypes.add_type("text/javascript", ".js")
+
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STORAGES = {
@@ -220,7 +218,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "realtime.storage.HashedStaticFilesStorage",
+        else "{{ cookiecutter.project_slug }}.storage.HashedStaticFilesStorage",
     },
 }
 
@@ -239,8 +237,8 @@ SECURE_HSTS_SECONDS = 30 * 24 * 3600 if HTTPS else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 # Believe what the proxy in front says of its clients. Without a proxy, anybody could say it.
-TRUST_PROXY = env.bool("DJANGO_TRUST_PROXY", default=False)
-if TRUST_PROXY:
+REALTIME_TRUST_PROXY = env.bool("DJANGO_TRUST_PROXY", default=False)
+if REALTIME_TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 # connect-src "self" is what lets the page open a WebSocket to its own host.

@@ -7,15 +7,12 @@ PATH = "/ws/socket-server/"
 async def test_greets(open_socket):
     socket = await open_socket(PATH)
 
-    greeting = await socket.receive_json_from()
-
-    assert greeting == {"type": "connection_established", "message": "You are now connected!"}
+    assert socket.greeting["type"] == "connection_established"
+    assert socket.greeting["message"] == "You are now connected!"
 
 
 async def test_a_message_reaches_everybody(open_socket):
     first, second = await open_socket(PATH), await open_socket(PATH)
-    for socket in (first, second):
-        await socket.receive_type("connection_established")
 
     await first.send_json_to({"type": "message", "text": "Hello, 世界!", "id": "1"})
 
@@ -34,7 +31,6 @@ async def test_a_message_reaches_everybody(open_socket):
 )
 async def test_bad_texts_are_refused(open_socket, text, code):
     socket = await open_socket(PATH)
-    await socket.receive_type("connection_established")
 
     await socket.send_json_to({"type": "message", "text": text, "id": "7"})
 

@@ -8,8 +8,9 @@ import json
 import pytest
 from channels.layers import InMemoryChannelLayer
 
-from realtime import fanout, health
-from realtime.fanout import ChannelLayerUnavailable, Fanout, broadcast_of
+from realtime import fanout, outage
+from realtime.broadcasts import broadcast_of
+from realtime.fanout import ChannelLayerUnavailable, Fanout
 from realtime.outbox import Outbox
 
 
@@ -17,9 +18,10 @@ class Member:
     def __init__(self):
         self.texts = []
 
-    def deliver(self, message, size):
-        assert size == len(message["text"])
-        self.texts.append(json.loads(message["text"])["text"])
+    def deliver(self, broadcast):
+        text = broadcast.event["text"]
+        assert broadcast.size == len(text)
+        self.texts.append(json.loads(text)["text"])
 
 
 def message(text):
@@ -65,8 +67,11 @@ async def layer():
 
 
 @pytest.fixture
-async def groups(layer):
-    groups = Fanout(layer)
+async def groups(layer, monkeypatch):
+    """A Fanout that takes `layer` for one that reaches other processes, too."""
+    monkeypatch.setattr(fanout, "get_channel_layer", lambda alias: layer)
+    monkeypatch.setattr(fanout.layers, "is_local", lambda layer: False)
+    groups = Fanout("default")
     yield groups
     for task in groups._tasks:
         task.cancel()
@@ -136,7 +141,7 @@ async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
 
 async def test_a_burst_makes_no_more_calls_than_redis_has_connections(layer, groups, monkeypatch):
     monkeypatch.setattr(fanout, "MAX_CALLS", 10)
-    groups = Fanout(layer)
+    groups = Fanout("default")
     under_way, most = set(), []
 
     async def group_send(group, message):
@@ -152,7 +157,7 @@ async def test_a_burst_makes_no_more_calls_than_redis_has_connections(layer, gro
 
 
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
-    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
     member = Member()
     await groups.join("room", member)
 
@@ -169,8 +174,8 @@ async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, mon
 
 
 async def test_a_lost_layer_is_said_once_without_a_group(layer, groups, monkeypatch, caplog, until):
-    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(outage, "PATIENCE", 0.05)
     layer.broken = True
 
     for _ in range(3):
@@ -206,7 +211,7 @@ async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, m
 
 
 async def test_a_call_waits_for_the_layer(layer, groups, until, monkeypatch):
-    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
     layer.broken = True
     joining = asyncio.create_task(groups.join("room", Member()))
     await asyncio.sleep(0.05)
@@ -237,8 +242,8 @@ async def test_a_connection_that_was_closed_while_idle_is_no_outage(layer, group
 
 
 async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
-    monkeypatch.setattr(health, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(outage, "PATIENCE", 0.05)
     layer.broken = True
 
     with pytest.raises(ChannelLayerUnavailable):

@@ -1,0 +1,387 @@
+"""What stands around the consumers: Sockets, the Origin check, unknown paths, /healthz, system checks."""
+
+import asyncio
+import sys
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.urls import path
+
+from realtime import health, socket
+from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for
+from realtime.checks import (
+    check_allowed_hosts,
+    check_asgi_application,
+    check_channel_layer,
+    check_daphne,
+    check_routing,
+    check_sessions,
+    check_token_user,
+)
+from realtime.consumers import RealtimeConsumer
+from realtime.frames import Frame
+from realtime.socket import client_address, shown, take_token
+
+PATH = "/ws/test/"
+User = get_user_model()
+
+
+class Do(Frame):
+    what: str
+
+
+class Consumer(RealtimeConsumer):
+    receives = [Do]
+
+    async def connect(self):
+        await self.accept()
+        await self.join("group")
+
+    async def receive_frame(self, frame):
+        match frame.what:
+            case "broadcast":
+                await self.broadcast("group", {"type": "news"})
+            case "count":
+                await self.send({"type": "count", "count": await User.objects.acount()})
+
+
+def around(consumer):
+    return Sockets(AllowedOrigins(Authentication(URLRouter([path("ws/test/", consumer.as_asgi())]))))
+
+
+@pytest.fixture
+def connect(open_socket):
+    """Return a coroutine function that opens a socket to the Consumer above."""
+
+    async def connect(**options):
+        return await open_socket(PATH, application=around(Consumer), **options)
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("origin", "remedy"),
+    [
+        (None, "offers a token"),
+        ("null", "serve the page from a host"),
+        ("http://evil.example", "add http://evil.example to DJANGO_ALLOWED_ORIGINS"),
+        ("http://testserver:8001", "add http://testserver:8001 to DJANGO_ALLOWED_ORIGINS"),
+        ("https://testserver", "DJANGO_TRUST_PROXY"),
+        ("http://[", "DJANGO_ALLOWED_ORIGINS"),
+    ],
+)
+async def test_a_foreign_origin_is_refused_and_the_line_names_what_helps(caplog, origin, remedy):
+    headers = [(b"host", b"testserver")]
+    if origin is not None:
+        headers.append((b"origin", origin.encode()))
+
+    accepted, _ = await WebsocketCommunicator(get_default_application(), PATH, headers).connect()
+
+    assert not accepted
+    (line,) = [message for message in caplog.messages if "refused" in message]
+    assert str(origin or "missing") in line
+    assert "testserver" in line
+    assert remedy in line
+
+
+def scope_of(host, scheme="ws", **headers):
+    pairs = [(b"host", host.encode())]
+    pairs += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "websocket", "scheme": scheme, "headers": pairs}
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "origin"),
+    [
+        ("a.example", "ws", "http://a.example"),
+        ("A.example:80", "ws", "http://a.example"),
+        ("a.example:8000", "ws", "http://a.example:8000"),
+        ("a.example", "wss", "https://a.example"),
+        ("a.example:443", "wss", "https://a.example"),
+        ("[::1]:8000", "ws", "http://[::1]:8000"),
+        ("a.example", "ws", "https://app.example:8443"),
+    ],
+)
+def test_own_origins_and_those_of_the_setting_are_allowed(settings, host, scheme, origin):
+    settings.ALLOWED_HOSTS = ["a.example", "[::1]"]
+    settings.REALTIME_ALLOWED_ORIGINS = ["https://app.example:8443"]
+
+    assert remedy_for(scope_of(host, scheme), origin) is None
+
+
+def test_a_host_that_is_not_the_sites_is_refused(settings):
+    settings.ALLOWED_HOSTS = ["a.example"]
+
+    assert "add b.example to DJANGO_ALLOWED_HOSTS" in remedy_for(scope_of("b.example:80"), "http://b.example")
+
+
+def test_any_host_is_not_any_origin(settings):
+    settings.ALLOWED_HOSTS = ["*"]
+
+    for origin in (None, "null", "http://evil.example"):
+        assert remedy_for(scope_of("a.example"), origin)
+
+
+def test_any_port_of_localhost_in_development(settings):
+    settings.DEBUG, settings.ALLOWED_HOSTS = True, []
+
+    assert remedy_for(scope_of("127.0.0.1:8000"), "http://localhost:5173") is None
+    assert remedy_for(scope_of("127.0.0.1:8000"), "http://evil.example:5173")
+
+
+def test_a_proxy_that_ends_tls(settings):
+    settings.ALLOWED_HOSTS = ["a.example"]
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+    assert remedy_for(scope_of("a.example", x_forwarded_proto="https"), "https://a.example") is None
+    assert remedy_for(scope_of("a.example", "wss", x_forwarded_proto="http"), "https://a.example")
+
+
+@pytest.mark.parametrize(
+    ("protocols", "headers", "token", "others"),
+    [
+        (["chat"], [], None, ["chat"]),
+        (["bearer.abc", "chat"], [], "abc", ["chat"]),
+        (["chat", "bearer64.w6Q"], [], "ä", ["chat"]),
+        (["chat", "bearer64.!"], [], "", ["chat"]),
+        (["bearer.abc"], [], "abc", []),
+        ([], [(b"authorization", b"Bearer abc")], "abc", None),
+        ([], [(b"authorization", b"bearer  abc")], "abc", None),
+        ([], [(b"authorization", b"Basic abc")], None, None),
+        (["bearer.abc", "chat"], [(b"authorization", b"Bearer other")], "abc", ["chat"]),
+    ],
+)
+def test_a_token_is_taken_out_of_the_scope(protocols, headers, token, others):
+    cookie = (b"cookie", b"sessionid=x")
+    scope = {"headers": [*headers, cookie, (b"x", b"y")], "subprotocols": protocols}
+
+    assert take_token(scope) == (token, others)
+
+    if token is None:
+        assert cookie in scope["headers"]
+    else:
+        assert scope["headers"] == [(b"x", b"y")]
+        assert scope["subprotocols"] == (others or [])
+
+
+async def test_a_token_alone_is_refused_with_a_line(caplog):
+    communicator = WebsocketCommunicator(around(Consumer), PATH, subprotocols=["bearer.abc"])
+
+    assert await communicator.connect() == (False, 1000)
+    assert "must offer another protocol" in caplog.text
+    assert "abc" not in caplog.text
+
+
+@pytest.mark.parametrize("by", ["subprotocol", "header"])
+async def test_a_token_that_nobody_reads_is_no_way_in(by, caplog):
+    """A page of another origin could offer one, and asgi.py may have Channels' AuthMiddlewareStack."""
+
+    class Own(AsyncWebsocketConsumer):
+        pass
+
+    headers = [(b"authorization", b"Bearer abc")] if by == "header" else []
+    protocols = ["chat", "bearer.abc"] if by == "subprotocol" else None
+    application = Sockets(AllowedOrigins(URLRouter([path("ws/test/", Own.as_asgi())])))
+    communicator = WebsocketCommunicator(application, PATH, headers, subprotocols=protocols)
+
+    await communicator.connect()
+
+    assert await communicator.receive_output() == {"type": "websocket.close", "code": 4401}
+    assert "no realtime.asgi.Authentication" in caplog.text
+
+
+async def test_a_code_reaches_a_client_that_offered_protocols():
+    class Closing(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.close(4403)
+
+    communicator = WebsocketCommunicator(Sockets(Closing.as_asgi()), PATH, subprotocols=["chat", "other"])
+
+    assert await communicator.connect() == (True, "chat")
+    assert await communicator.receive_output() == {"type": "websocket.close", "code": 4403}
+
+
+@pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours"])
+async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, caplog, monkeypatch, transactional_db):
+    monkeypatch.setattr(socket, "ANSWER_TIMEOUT", 0.05)
+
+    class Asynchronous(AsyncWebsocketConsumer):
+        async def connect(self):
+            pass
+
+    class Synchronous(WebsocketConsumer):
+        def connect(self):
+            pass
+
+    class Ours(RealtimeConsumer):
+        async def connect(self):
+            pass
+
+    consumer = {"asynchronous": Asynchronous, "synchronous": Synchronous, "ours": Ours}[kind]
+    communicator = WebsocketCommunicator(Sockets(consumer.as_asgi()), PATH)
+
+    accepted, _ = await communicator.connect(timeout=5)
+
+    assert not accepted
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "neither accepted nor closed" in line
+    await communicator.send_input({"type": "websocket.disconnect", "code": 1006})
+    await communicator.wait()
+
+
+async def test_nothing_is_sent_after_a_close():
+    class Late(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept()
+            await self.close(4403)
+            await self.send("too late")
+
+    communicator = WebsocketCommunicator(Sockets(Late.as_asgi()), PATH)
+    await communicator.connect()
+
+    assert await communicator.receive_output() == {"type": "websocket.close", "code": 4403}
+    assert await communicator.receive_nothing()
+
+
+async def test_asgi_without_sockets_says_so():
+    communicator = WebsocketCommunicator(AllowedOrigins(Consumer.as_asgi()), PATH)
+
+    with pytest.raises(Exception, match="realtime.asgi.Sockets must be the outermost"):
+        await communicator.connect()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "a\u2028b", "a\x85b", "\ud800"])
+def test_what_a_client_sends_is_shown_on_one_line(text):
+    assert shown(text).isprintable()
+    assert len(shown("x" * 10_000)) < 210
+
+
+async def test_an_unknown_path_is_closed_and_logged(caplog, open_socket):
+    socket = await open_socket("/ws/no\x1bwhere/", greeting=False)
+
+    assert (await socket.receive_output())["code"] == 4404
+    assert caplog.messages[0] == r"WebSocket /ws/no\x1bwhere/ of unknown refused: no such path in routing.py"
+
+
+async def test_healthz(async_client, transactional_db):
+    response = await async_client.get("/healthz", headers={"host": "10.0.0.7"})
+
+    assert (response.status_code, response.json()) == (200, {"database": "ok", "channel_layer": "ok"})
+
+
+def test_runserver_refuses_with_debug_off():
+    with pytest.raises(CommandError, match=r"python -m \w+\."):
+        call_command("runserver")
+
+
+def test_check_explains_a_missing_daphne(settings):
+    settings.DEBUG = True
+
+    assert [error.id for error in check_daphne(None)] == ["realtime.E001"]
+
+
+def test_check_explains_a_moved_daphne(settings):
+    settings.DEBUG = True
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "daphne"]
+
+    assert [error.id for error in check_daphne(None)] == ["realtime.E001"]
+
+
+async def test_healthz_asks_once_a_second_whoever_asks(async_client, transactional_db, monkeypatch):
+    asked = []
+
+    async def ask():
+        asked.append(1)
+        return {"database": "ok", "channel_layer": "ok"}
+
+    monkeypatch.setattr(health, "ask_services", ask)
+
+    responses = await asyncio.gather(*[async_client.get("/healthz") for _ in range(20)])
+
+    assert {response.status_code for response in responses} == {200}
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", ["nowhere.application", "realtime.checks.nothing"])
+def test_check_explains_a_wrong_asgi_application(settings, path):
+    settings.ASGI_APPLICATION = path
+
+    assert [error.id for error in check_asgi_application(None)] == ["realtime.E002"]
+
+
+def test_check_shows_what_an_import_fails_of(settings, tmp_path, monkeypatch):
+    (tmp_path / "broken_asgi.py").write_text("import nope\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "broken_asgi.application"
+
+    (error,) = check_asgi_application(None)
+
+    assert "ModuleNotFoundError: No module named 'nope'" in error.msg
+    assert "broken_asgi.py, line 1" in error.msg
+
+
+def test_check_explains_a_missing_sockets(settings, monkeypatch):
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: ProtocolTypeRouter({"websocket": Consumer}))
+
+    assert [error.id for error in check_asgi_application(None)] == ["realtime.E003"]
+
+
+def test_check_explains_a_routing_that_asgi_does_not_use(monkeypatch):
+    assert check_routing(None) == []
+
+    monkeypatch.delitem(sys.modules, "chat.routing")
+
+    assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
+
+
+def test_check_refuses_any_host_with_debug_off(settings):
+    settings.ALLOWED_HOSTS = ["*"]
+    assert [error.id for error in check_allowed_hosts(None)] == ["realtime.E004"]
+
+    settings.DEBUG = True
+    assert check_allowed_hosts(None) == []
+
+
+def test_check_explains_a_wrong_path_of_tokens(settings):
+    assert check_token_user(None) == []
+
+    settings.REALTIME_TOKEN_USER = "realtime.tickets.nothing"
+
+    assert [error.id for error in check_token_user(None)] == ["realtime.E005"]
+
+
+def test_check_explains_signed_cookies(settings):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+
+    assert [warning.id for warning in check_sessions(None)] == ["realtime.W003"]
+
+
+def test_check_explains_the_in_memory_layer():
+    assert [warning.id for warning in check_channel_layer(None)] == ["realtime.W001"]
+
+
+@pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "192.0.2.7")])
+def test_client_address(settings, trusted, address):
+    settings.REALTIME_TRUST_PROXY = trusted
+    headers = [(b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
+
+    assert client_address({"client": ("10.0.0.1", 1234), "headers": headers}) == address
+
+
+async def test_handlers_without_queries_make_no_hop_to_a_thread(connect, monkeypatch, until):
+    closed = []
+    monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
+    monkeypatch.setattr("realtime.database.IDLE", 0.05)
+    socket = await connect()
+
+    await socket.send_json_to({"type": "do", "what": "broadcast"})
+    await socket.receive_type("news")
+    assert not closed
+
+    await socket.send_json_to({"type": "do", "what": "count"})
+    await socket.receive_type("count")
+    await until(lambda: closed == ["closed"])

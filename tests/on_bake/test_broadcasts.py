@@ -1,0 +1,185 @@
+"""notify() and its relatives, in one process; tests/test_notify.py has Redis, commands and threads."""
+
+import asyncio
+import contextlib
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.routing import URLRouter
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.urls import path
+
+from realtime import anotify, anotify_user, broadcasts, notify, notify_consumers, notify_user
+from realtime.asgi import AllowedOrigins, Authentication, Sockets
+from realtime.consumers import RealtimeConsumer
+from realtime.frames import Frame
+from realtime.testing import assert_broadcast
+
+PATH = "/ws/test/"
+
+
+class News(Frame):
+    title: str
+
+
+class Consumer(RealtimeConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.join("group")
+
+    async def group_renamed(self, event):
+        await self.send({"type": "renamed", "name": event["name"]})
+
+
+@pytest.fixture
+def connect(open_socket):
+    async def connect(**options):
+        application = Sockets(AllowedOrigins(Authentication(URLRouter([path("ws/test/", Consumer.as_asgi())]))))
+        return await open_socket(PATH, application=application, **options)
+
+    return connect
+
+
+async def test_notify_sends_on_commit(connect):
+    socket = await connect()
+
+    def commit():
+        with transaction.atomic():
+            notify("group", {"type": "committed"})
+            assert async_to_sync(socket.receive_nothing)()
+
+    def roll_back():
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            notify("group", {"type": "rolled_back"})
+            raise ZeroDivisionError
+
+    await sync_to_async(roll_back)()
+    await sync_to_async(commit)()
+
+    await socket.receive_type("committed")
+    assert await socket.receive_nothing()
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        ({"type": "news", "title": "é"}, '{"type":"news","title":"é"}'),
+        (News(title="é"), '{"type":"news","title":"é"}'),
+        ("<p>news</p>", "<p>news</p>"),
+        (b"\0news", b"\0news"),
+    ],
+)
+async def test_whatever_is_sent_arrives(connect, frame, expected):
+    socket = await connect()
+
+    await sync_to_async(notify)("group", frame)
+    await anotify("group", frame)
+
+    for _ in range(2):
+        assert await socket.receive_from() == expected
+
+
+async def test_a_user_hears_on_all_sockets(connect):
+    ann, bob = [await get_user_model().objects.acreate_user(name) for name in ("ann", "bob")]
+    hers, also_hers, his = [await connect(user=user) for user in (ann, ann, bob)]
+
+    await sync_to_async(notify_user)(ann, {"type": "first"})
+    await anotify_user(ann, {"type": "second"})
+
+    for socket in (hers, also_hers):
+        await socket.receive_type("first")
+        await socket.receive_type("second")
+    assert await his.receive_nothing()
+
+
+async def test_consumers_are_told(connect):
+    socket = await connect()
+
+    await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "name": "new"})
+
+    assert (await socket.receive_type("renamed"))["name"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("group", "frame", "error"),
+    [
+        ("no spaces", {"type": "news"}, TypeError),
+        ("x" * 100, {"type": "news"}, TypeError),
+        ("group", {"title": "news"}, ValueError),
+        ("group", {"type": 1}, ValueError),
+        ("group", ["news"], TypeError),
+        ("group", {"type": "news", "number": float("nan")}, ValueError),
+        ("group", {"type": "news", "what": object()}, TypeError),
+    ],
+)
+def test_a_mistake_is_an_error_where_it_is_made(db, group, frame, error):
+    with pytest.raises(error):
+        notify(group, frame)
+    with pytest.raises(error):
+        async_to_sync(anotify)(group, frame)
+
+
+async def test_in_asynchronous_code_the_error_names_the_remedy():
+    with pytest.raises(RuntimeError, match="anotify"):
+        notify("group", {"type": "news"})
+
+
+@pytest.mark.parametrize("how", [notify, async_to_sync(anotify)])
+def test_nobody_hears_is_said_once(transactional_db, caplog, how):
+    broadcasts._warn_that_nobody_hears.cache_clear()
+
+    for _ in range(3):
+        how("group", {"type": "news"})
+
+    (line,) = caplog.messages
+    assert "Set REDIS_URL" in line
+
+
+async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeypatch, caplog):
+    await connect()
+    fanout = broadcasts.get_fanout()
+    monkeypatch.setattr(broadcasts, "ANSWER_TIMEOUT", 0.05)
+
+    async def hang(group, message):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(fanout, "send", hang)
+    monkeypatch.setattr(fanout.outage, "_ask", lambda: hang(None, None))
+    for _ in range(3):
+        await anotify("group", {"type": "news"})
+
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "The channel layer is lost, and no broadcast arrives",
+        *["1 messages of notify() are lost"] * 3,
+    ]
+
+
+def test_assert_broadcast_sees_what_a_commit_sends(db, django_capture_on_commit_callbacks):
+    with assert_broadcast("group", type="news", title="Hello") as frames, django_capture_on_commit_callbacks(execute=True):
+        notify("group", News(title="Hello"))
+        notify("other", News(title="Hello"))
+
+    assert frames == [{"type": "news", "title": "Hello"}]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_assert_broadcast_counts(db, django_capture_on_commit_callbacks, count):
+    with (
+        pytest.raises(AssertionError, match=f"{count} frames"),
+        assert_broadcast("group", type="news"),
+        django_capture_on_commit_callbacks(execute=True),
+    ):
+        for _ in range(count):
+            notify("group", {"type": "news"})
+
+
+async def test_assert_broadcast_sees_what_a_consumer_broadcasts_once(connect):
+    await connect()
+
+    with assert_broadcast("group", type="news") as frames:
+        await sync_to_async(notify)("group", {"type": "news"})
+        await asyncio.sleep(0.05)
+
+    assert len(frames) == 1

@@ -1,0 +1,54 @@
+"""What the sockets of a process do: one line a minute in the log."""
+
+import asyncio
+import logging
+from collections import Counter
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY = 60  # seconds
+
+# Sockets that a process can greet in a second, with a margin; a return is spread accordingly.
+GREETINGS_PER_SECOND = 500
+
+
+class Activity(Counter):
+    """
+    What happened since the last line about it, by name.
+
+    There is a line every REPORT_EVERY seconds, unless no socket is open and nothing has happened.
+    """
+
+    names = ("opened", "frames_in", "frames_out", "refused_origins", "rate_limited", "slow_readers", "dropped")
+
+    def __init__(self):
+        super().__init__()
+        self.sockets = 0
+        self._task = None
+
+    @property
+    def crowd(self):
+        """The seconds over which the clients of this process should spread their return, a float."""
+        return round(self.sockets / GREETINGS_PER_SECOND, 1)
+
+    def opened(self):
+        self.sockets += 1
+        self.count("opened")
+
+    def closed(self, code):
+        self.sockets -= 1
+        self[f"closed_{code}"] += 1
+
+    def count(self, name):
+        self[name] += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._report())
+
+    async def _report(self):
+        while True:
+            await asyncio.sleep(REPORT_EVERY)
+            if self or self.sockets:
+                names = [*self.names, *sorted(self.keys() - {*self.names})]
+                counts = " ".join(f"{name}={self[name]}" for name in names)
+                logger.info("In %g s: sockets=%d %s", REPORT_EVERY, self.sockets, counts)
+                self.clear()

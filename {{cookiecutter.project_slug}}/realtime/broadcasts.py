@@ -1,0 +1,174 @@
+"""Broadcasts from code that is no consumer: views, signals, tasks and commands."""
+
+import asyncio
+import atexit
+import hashlib
+import logging
+import os
+import threading
+from functools import cache
+
+from channels.consumer import get_handler_name
+from channels.layers import get_channel_layer
+from django.db import transaction
+
+from . import layers
+from .fanout import VERSION, get_fanout
+from .frames import encode
+from .outage import Unavailable
+from .process import of_process, server_loop
+
+logger = logging.getLogger(__name__)
+
+# Seconds
+ANSWER_TIMEOUT = 1
+# How long a command waits at its end for what is not sent yet.
+EXIT_TIMEOUT = 5
+
+
+def notify(group, frame):
+    """
+    Broadcast `frame` to `group`, a str, from a view, a signal, a task or a command. In asynchronous code: `anotify()`.
+
+    frame: a Frame, a dict with a "type", a str or bytes, as in a consumer's broadcast(). It is sent when the transaction
+    commits, and never after a rollback; without a transaction, at once. Nobody waits for the channel layer, whose errors
+    are logged, since what is committed cannot be undone. Raises TypeError or ValueError for a bad group or frame.
+    """
+    _on_commit(broadcast_of(group, frame))
+
+
+async def anotify(group, frame):
+    """As notify(), in asynchronous code, where there are no transactions. It waits for the channel layer, 1 s at most."""
+    message = broadcast_of(group, frame)
+    get_channel_layer().require_valid_group_name(group)
+    await of_process(Notifier).send([message])
+
+
+def notify_user(user, frame):
+    """As notify(), to all sockets of `user`: each tab, on each device, whatever consumer it has."""
+    notify(user_group(user.pk), frame)
+
+
+async def anotify_user(user, frame):
+    """As anotify(), to all sockets of `user`."""
+    await anotify(user_group(user.pk), frame)
+
+
+def notify_consumers(group, message):
+    """
+    As notify(), to the consumers in `group` rather than to their clients.
+
+    message: a dict whose "type" names the method that is called: room_renamed() for {"type": "room.renamed", …}.
+    """
+    get_handler_name(message)
+    _on_commit(message | {"group": group, "version": VERSION})
+
+
+def broadcast_of(group, frame, sender=None):
+    """Return the message that carries `frame` through the channel layer. sender: the id of a socket to leave out."""
+    message = {"type": "realtime.broadcast", "group": group, "version": VERSION}
+    if isinstance(frame, bytes):
+        message["bytes"] = frame
+    else:
+        message["text"] = frame if isinstance(frame, str) else encode(frame)
+    if sender is not None:
+        message["sender"] = sender
+    return message
+
+
+def user_group(pk):
+    """Return the name of the group of a user's sockets, a str. Whatever the primary key is, the name is allowed."""
+    return f"user.{digest(pk)}"
+
+
+def digest(value):
+    """Return a name for `value`, such as a session key, that may be sent and logged."""
+    return hashlib.sha256(str(value).encode()).hexdigest()[:32]
+
+
+def _on_commit(message):
+    get_channel_layer().require_valid_group_name(message["group"])
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return transaction.on_commit(lambda: _hand_over(message), robust=True)
+    raise RuntimeError("In asynchronous code write `await anotify(…)`, or call notify() through sync_to_async().")
+
+
+def _hand_over(message):
+    """Give `message` to the event loop that sends it: the server's, or one in a thread of our own."""
+    loop = server_loop()
+    if loop is None:
+        if layers.is_local(get_channel_layer()):
+            return _warn_that_nobody_hears()
+        # A fork has no threads.
+        loop = _own_loop(os.getpid())
+    loop.call_soon_threadsafe(_put, message)
+
+
+def _put(message):
+    of_process(Notifier).put(message)
+
+
+@cache
+def _warn_that_nobody_hears():
+    logger.warning("notify() reaches nobody: this process has no sockets, and knows no others. Set REDIS_URL.")
+
+
+@cache
+def _own_loop(pid):
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="realtime.notify", daemon=True).start()
+    atexit.register(_wait_at_exit, loop, pid)
+    return loop
+
+
+def _wait_at_exit(loop, pid):
+    if pid == os.getpid():
+        asyncio.run_coroutine_threadsafe(_sent(), loop).result()
+
+
+async def _sent():
+    await of_process(Notifier).sent(EXIT_TIMEOUT)
+
+
+class Notifier:
+    """Sends messages one after the other, so that they keep their order."""
+
+    def __init__(self):
+        self._waiting = []
+        self._task = None
+
+    def put(self, message):
+        """Send `message` soon."""
+        self._waiting.append(message)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._send_waiting())
+
+    async def sent(self, seconds):
+        """Wait until all is sent or lost, for so many seconds at most."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
+        if self._waiting:
+            logger.error("%d messages of notify() are lost: the process ends", len(self._waiting))
+
+    async def _send_waiting(self):
+        while self._waiting:
+            messages, self._waiting = self._waiting, []
+            await self.send(messages)
+
+    async def send(self, messages):
+        """Send `messages`, dicts with a "group". What a channel layer that is away does not take is lost, and logged."""
+        fanout = get_fanout()
+        if layers.is_local(fanout.layer) and server_loop() is None:
+            _warn_that_nobody_hears()
+        for number, message in enumerate(messages):
+            try:
+                if not fanout.outage.is_over:
+                    raise Unavailable
+                async with asyncio.timeout(ANSWER_TIMEOUT):
+                    await fanout.send(message["group"], message)
+            except (Unavailable, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    fanout.outage.begin(error)
+                return logger.error("%d messages of notify() are lost: Redis does not answer", len(messages) - number)

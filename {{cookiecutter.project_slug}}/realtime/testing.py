@@ -1,0 +1,142 @@
+"""
+For a project's tests: fixtures of pytest, which its conftest.py takes over with `pytest_plugins = ["realtime.testing"]`.
+
+    async def test_a_message_reaches_everybody(open_socket):
+        ann, bob = await open_socket("/ws/socket-server/"), await open_socket("/ws/socket-server/")
+        await ann.send_json_to({"type": "message", "text": "Hello"})
+        assert (await bob.receive_type("message"))["text"] == "Hello"
+"""
+
+import asyncio
+import contextlib
+import json
+from unittest import mock
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.routing import get_default_application
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.db import connections
+from django.test import Client
+
+from . import broadcasts
+from .fanout import Fanout
+
+
+class Socket(WebsocketCommunicator):
+    """A browser's end of a WebSocket."""
+
+    async def receive_type(self, type):
+        """Return the next frame, a dict, which must be of this type. Fails with the frame that it is instead."""
+        frame = await self.receive_json_from()
+        assert frame["type"] == type, frame
+        return frame
+
+    async def closed_with(self):
+        """Return the code with which the server closes; frames that come before it are skipped."""
+        while (message := await self.receive_output(5))["type"] != "websocket.close":
+            pass
+        return message.get("code", 1000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def load_asgi():
+    """asgi.py sets up logging once more. In the middle of a test that would take caplog's handler away."""
+    get_default_application()
+
+
+@pytest.fixture
+async def open_socket(transactional_db):
+    """
+    Return a coroutine function that opens a Socket: `socket = await open_socket("/ws/socket-server/", user=ann)`.
+
+    It goes through the whole of asgi.py, unless another `application` is given, and logs in `user` by a session cookie.
+    Further `headers` are pairs of bytes. The greeting is read, unless `greeting=False`; it is `socket.greeting`.
+
+    A consumer reads the database in a thread with a connection of its own. Under the `db` fixture it would not see what
+    a test has saved, and what it writes itself would stay: hence `transactional_db`.
+    https://github.com/django/channels/issues/1091
+    """
+    sockets = []
+
+    async def open_socket(path, *, user=None, headers=(), application=None, greeting=True):
+        headers = [(b"host", b"testserver"), (b"origin", b"http://testserver"), *headers]
+        if user is not None:
+            client = Client()
+            await sync_to_async(client.force_login)(user)
+            name = settings.SESSION_COOKIE_NAME
+            headers.append((b"cookie", f"{name}={client.cookies[name].value}".encode()))
+        socket = Socket(application or get_default_application(), path, headers)
+        sockets.append(socket)
+        accepted, code = await socket.connect(timeout=5)
+        assert accepted, f"refused with {code}"
+        if greeting:
+            socket.greeting = await socket.receive_json_from()
+        return socket
+
+    yield open_socket
+    for socket in sockets:
+        with contextlib.suppress(asyncio.CancelledError):
+            await socket.disconnect()
+    # The consumers' connection, in their thread; ours is pytest-django's to close.
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def until():
+    """Return a coroutine function that waits for a condition, 5 seconds at most: `await until(lambda: frames)`."""
+
+    async def until(condition):
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    return until
+
+
+@contextlib.contextmanager
+def assert_broadcast(group, **fields):
+    """
+    Assert that exactly one frame with these fields is broadcast to `group`, by a consumer or by notify().
+
+        with assert_broadcast("news", type="news", title="Hello"), django_capture_on_commit_callbacks(execute=True):
+            client.post("/news/", {"title": "Hello"})
+
+    Yields the list of all frames that are broadcast to the group meanwhile: a dict each, or the str or bytes it was.
+    """
+    messages = []
+    send, hand_over = Fanout.send, broadcasts._hand_over
+
+    def record(message):
+        if message["group"] == group and message["type"] == "realtime.broadcast":
+            # notify() hands it to the fan-out later.
+            if not any(message is other for other in messages):
+                messages.append(message)
+                frames.append(frame_of(message))
+
+    async def record_and_send(fanout, name, message):
+        record(message)
+        await send(fanout, name, message)
+
+    def record_and_hand_over(message):
+        record(message)
+        hand_over(message)
+
+    frames = []
+    with (
+        mock.patch.object(Fanout, "send", record_and_send),
+        mock.patch.object(broadcasts, "_hand_over", record_and_hand_over),
+    ):
+        yield frames
+    matching = [frame for frame in frames if isinstance(frame, dict) and fields.items() <= frame.items()]
+    assert len(matching) == 1, f"{len(matching)} frames with {fields} to {group!r}; all of them: {frames}"
+
+
+def frame_of(message):
+    """Return what was broadcast: a dict, or the str or bytes that is no JSON object."""
+    data = message["bytes"] if "bytes" in message else message["text"]
+    with contextlib.suppress(ValueError):
+        if isinstance(frame := json.loads(data), dict):
+            return frame
+    return data

@@ -1,0 +1,80 @@
+"""REDIS_URL, as settings.CHANNEL_LAYERS needs it: how sockets in different processes reach each other."""
+
+import re
+from urllib.parse import parse_qs, unquote, urlsplit
+
+EXAMPLES = (
+    "redis://host:6379/0, rediss://:password@host:6379/0,"
+    " redis+sentinel://:password@host:26379,host:26379/service/0?sentinel_password=…, or several URLs with commas"
+)
+
+
+def channel_layer(url, prefix, capacity):
+    """
+    Return the value of CHANNEL_LAYERS["default"], a dict: Redis at `url`, or in memory if that is empty.
+
+    url: as .env.example explains it. prefix: of the keys in Redis. capacity: messages that may wait for one process.
+    Raises ValueError for a URL that is not understood, with a text that does not show the password.
+    """
+    if not url:
+        # Reaches the sockets of one process only.
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": capacity}}
+    hosts = [redis_host(each) for each in re.split(r"\s*,\s*(?=\w+(?:\+sentinel)?://)", url.strip())]
+    return {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": hosts, "prefix": prefix, "capacity": capacity},
+    }
+
+
+def redis_host(url):
+    """Return an entry of the "hosts" of channels_redis for `url`. Raises ValueError."""
+    # redis-py 8 gives up a read after 5 s, and an idle socket would close with 1011. It also stops at 100 connections,
+    # fewer than many sockets that use Channels' own groups may need at a time.
+    # https://github.com/django/channels_redis/issues/422
+    options = {"socket_timeout": None, "max_connections": 1000}
+    # An import that costs a tenth of a second where there is no Redis.
+    from redis import asyncio as redis
+
+    try:
+        if "+sentinel://" in url:
+            return sentinel_host(url) | options
+        if not redis.connection.parse_url(url).get("host") and not url.startswith("unix://"):
+            raise ValueError("it names no host")
+        pool = redis.ConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, AttributeError) as error:
+        # Of ValueError the text may be a part of the password, of TypeError it is the name of an option.
+        option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        what = f"has an option that redis-py does not know, {option[1]}" if option else "is not understood"
+        raise ValueError(
+            f"{what}. Allowed: {EXAMPLES}. In a password write @ / : # % as %40 %2F %3A %23 %25."
+        ) from None
+    return {"address": url, **options}
+
+
+def sentinel_host(url):
+    """Return the options of channels_redis for `redis+sentinel://user:password@host:port,host:port/service/db?…`."""
+    parts = urlsplit(url)
+    login, _, addresses = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service or parts.scheme not in ("redis+sentinel", "rediss+sentinel") or parts.fragment:
+        raise ValueError("it names no service")
+    sentinels = []
+    for address in addresses.split(","):
+        host, _, port = address.rpartition(":")
+        sentinels.append((host, int(port)))
+    username, _, password = login.partition(":")
+    query = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
+    sentinel = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    if query:
+        raise TypeError(f"unexpected keyword argument '{min(query)}'")
+    tls = {"ssl": True} if parts.scheme.startswith("rediss") else {}
+    return {
+        "sentinels": sentinels,
+        "master_name": unquote(service),
+        "sentinel_kwargs": sentinel | {"socket_timeout": 1} | tls,
+        "username": unquote(username) or None,
+        "password": unquote(password) or None,
+        "db": int(db or 0),
+        **tls,
+    }

@@ -1,0 +1,81 @@
+"""uvicorn's WebSocket protocol, with the bounds that it lacks: what a client can make the server keep, or do for it."""
+
+import logging
+import socket
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
+
+# For uvicorn's errors. That a socket opens and closes is in the lines of realtime, with address and code; of this logger
+# settings.LOGGING shows warnings and errors.
+logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
+
+
+def without_traceback(record):
+    """A filter: uvicorn logs a traceback for bytes that are not UTF-8, which any client can send."""
+    if "Invalid UTF-8" in str(record.msg):
+        record.exc_info = None
+    return True
+
+
+logger.addFilter(without_traceback)
+
+# Pings and pongs of a client between two keepalive pings of ours (20 s). Each of its pings is answered, read or not.
+MAX_CONTROL_FRAMES = 1000
+# Parts of one message; each costs more memory than its bytes.
+MAX_FRAGMENTS = 4096
+# Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
+LINGER = 5
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    def connection_made(self, transport):
+        self.logger = self.conn.logger = logger
+        self.control_frames = 0
+        self.abort_timer = None
+        # All that has come is read in one go: of a client that floods, megabytes, and a second in which nobody has a turn.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        if self.abort_timer is not None:
+            self.abort_timer.cancel()
+
+    def on_task_complete(self, task):
+        super().on_task_complete(task)
+        self.abort_soon()
+
+    def keepalive_timeout(self):
+        super().keepalive_timeout()
+        self.abort_soon()
+
+    def abort_soon(self):
+        """Drop the connection, if it is not closed until then."""
+        if self.abort_timer is None and not self.disconnected:
+            self.abort_timer = self.loop.call_later(LINGER, self.transport.abort)
+
+    def send_keepalive_ping(self):
+        self.control_frames = 0
+        super().send_keepalive_ping()
+
+    def handle_ping(self):
+        if self.takes_control_frame():
+            super().handle_ping()
+
+    def handle_pong(self, event):
+        if self.takes_control_frame():
+            super().handle_pong(event)
+
+    def takes_control_frame(self):
+        self.control_frames += 1
+        if self.control_frames > MAX_CONTROL_FRAMES:
+            self.transport.abort()
+        return self.control_frames <= MAX_CONTROL_FRAMES
+
+    def handle_cont(self, event):
+        if len(self.frames) < MAX_FRAGMENTS:
+            return super().handle_cont(event)
+        self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {MAX_FRAGMENTS} fragments")
+        self.handle_parser_exception()
+        self.frames = []
