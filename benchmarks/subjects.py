@@ -54,7 +54,7 @@ class Subject:
 
 
 def bake(*answers):
-    """Bake a project with the command that users type, and `answers` such as "starter=chat"; return folder and seconds."""
+    """Bake as users do, with `answers` such as "starter=chat"; return the project's folder and the seconds it took."""
     output = RUN / "project"
     shutil.rmtree(output, ignore_errors=True)
     command = [

@@ -11,7 +11,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.urls import path
 
-from realtime import health, socket
+from realtime import health
+from realtime import socket as socket_module
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for
 from realtime.checks import (
     check_allowed_hosts,
@@ -207,7 +208,7 @@ async def test_a_code_reaches_a_client_that_offered_protocols():
 
 @pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours"])
 async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, caplog, monkeypatch, transactional_db):
-    monkeypatch.setattr(socket, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(socket_module, "ANSWER_TIMEOUT", 0.05)
 
     class Asynchronous(AsyncWebsocketConsumer):
         async def connect(self):
@@ -250,7 +251,7 @@ async def test_nothing_is_sent_after_a_close():
 async def test_asgi_without_sockets_says_so():
     communicator = WebsocketCommunicator(AllowedOrigins(Consumer.as_asgi()), PATH)
 
-    with pytest.raises(Exception, match="realtime.asgi.Sockets must be the outermost"):
+    with pytest.raises(Exception, match=r"realtime\.asgi\.Sockets must be the outermost"):
         await communicator.connect()
 
 

@@ -157,7 +157,10 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
 
 
 def test_assert_broadcast_sees_what_a_commit_sends(db, django_capture_on_commit_callbacks):
-    with assert_broadcast("group", type="news", title="Hello") as frames, django_capture_on_commit_callbacks(execute=True):
+    with (
+        assert_broadcast("group", type="news", title="Hello") as frames,
+        django_capture_on_commit_callbacks(execute=True),
+    ):
         notify("group", News(title="Hello"))
         notify("other", News(title="Hello"))
 

@@ -1,22 +1,19 @@
 """The base consumer: frames in and out, groups, tasks, limits, however a socket ends."""
 
 import asyncio
-import contextlib
 import logging
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
 from django.db import OperationalError
 
-from realtime import Close, activity, outage, socket
+from realtime import Close, activity, outage
 from realtime.activity import Activity
+from realtime.broadcasts import broadcast_of
 from realtime.consumers import RealtimeConsumer
 from realtime.database import database_outage
 from realtime.fanout import ChannelLayerUnavailable, get_fanout
 from realtime.frames import Frame, FrameError
-from realtime.outage import Unavailable
-from realtime.broadcasts import broadcast_of
 from realtime.process import of_process
 
 

@@ -17,6 +17,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import TextChoices
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
+
 from realtime.frames import (
     ConnectionEstablished,
     Error,

@@ -11,12 +11,12 @@ from channels.utils import await_many_dispatch
 
 from . import conf
 from .authentication import heard
+from .broadcasts import broadcast_of, user_group
 from .close import Close
 from .database import DatabaseUse
 from .fanout import Broadcast, get_fanout
 from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, decoder_of, encode, find_id
 from .limits import Limit
-from .broadcasts import broadcast_of, user_group
 from .outage import Unavailable
 from .outbox import Outbox
 from .socket import Sockets

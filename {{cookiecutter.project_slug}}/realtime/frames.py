@@ -9,7 +9,6 @@ is answered with an `error` frame, and the socket stays open. https://jcristhari
 """
 
 import datetime
-import json
 import math
 import re
 from collections.abc import Callable, Iterable

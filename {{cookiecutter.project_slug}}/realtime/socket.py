@@ -44,7 +44,9 @@ def socket_of(scope):
     try:
         return scope["realtime"]
     except KeyError:
-        raise ImproperlyConfigured("realtime.asgi.Sockets must be the outermost of the WebSocket's in asgi.py.") from None
+        raise ImproperlyConfigured(
+            "realtime.asgi.Sockets must be the outermost of the WebSocket's in asgi.py."
+        ) from None
 
 
 class Socket:
@@ -73,7 +75,9 @@ class Socket:
         started = time.monotonic()
         try:
             if self.token is not None and self._protocols == []:
-                self.log(logging.WARNING, "refused: a browser that offers bearer.<token> must offer another protocol, too")
+                self.log(
+                    logging.WARNING, "refused: a browser that offers bearer.<token> must offer another protocol, too"
+                )
                 return await self.send({"type": "websocket.close"})
             await application(self.scope, self.receive, self.send)
         except Unavailable:

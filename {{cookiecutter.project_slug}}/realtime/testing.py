@@ -109,11 +109,11 @@ def assert_broadcast(group, **fields):
     send, hand_over = Fanout.send, broadcasts._hand_over
 
     def record(message):
-        if message["group"] == group and message["type"] == "realtime.broadcast":
-            # notify() hands it to the fan-out later.
-            if not any(message is other for other in messages):
-                messages.append(message)
-                frames.append(frame_of(message))
+        # What notify() hands over comes to the fan-out later.
+        is_new = not any(message is other for other in messages)
+        if is_new and message["group"] == group and message["type"] == "realtime.broadcast":
+            messages.append(message)
+            frames.append(frame_of(message))
 
     async def record_and_send(fanout, name, message):
         record(message)

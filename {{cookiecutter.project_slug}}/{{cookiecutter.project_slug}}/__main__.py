@@ -57,7 +57,7 @@ def count_workers():
     except ValueError:
         raise SystemExit("WEB_CONCURRENCY must be a number of processes, such as 2.") from None
     if workers > 1 and "InMemory" in settings.CHANNEL_LAYERS["default"]["BACKEND"]:
-        logger.warning("One process is started, not %d: sockets of several meet over Redis only. Set REDIS_URL.", workers)
+        logger.warning("One process is started, not %d: sockets of several meet over Redis. Set REDIS_URL.", workers)
         return 1
     return workers
 
