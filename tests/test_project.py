@@ -16,11 +16,17 @@ FILES = [
     ".gitignore",
     ".pre-commit-config.yaml",
     "README.md",
+    "accounts/__init__.py",
+    "accounts/admin.py",
+    "accounts/migrations/0001_initial.py",
+    "accounts/migrations/__init__.py",
+    "accounts/models.py",
     "conftest.py",
     "manage.py",
     "my_realtime_site/__init__.py",
     "my_realtime_site/__main__.py",
     "my_realtime_site/asgi.py",
+    "my_realtime_site/context_processors.py",
     "my_realtime_site/settings.py",
     "my_realtime_site/settings_test.py",
     "my_realtime_site/urls.py",
@@ -42,6 +48,12 @@ FILES = [
     "realtime/tests/test_asgi.py",
     "realtime/tests/test_consumers.py",
     "realtime/tests/test_fanout.py",
+    "static/site.css",
+    "templates/403.html",
+    "templates/403_csrf.html",
+    "templates/404.html",
+    "templates/500.html",
+    "templates/base.html",
 ]
 STARTER_FILES = {
     "minimal": [
@@ -56,12 +68,7 @@ STARTER_FILES = {
         "chat/views.py",
     ],
     "chat": [
-        "accounts/__init__.py",
-        "accounts/admin.py",
         "accounts/forms.py",
-        "accounts/migrations/0001_initial.py",
-        "accounts/migrations/__init__.py",
-        "accounts/models.py",
         "accounts/templates/accounts/login.html",
         "accounts/templates/accounts/password_change.html",
         "accounts/templates/accounts/password_change_done.html",
@@ -86,7 +93,6 @@ STARTER_FILES = {
         "chat/static/chat/chat.css",
         "chat/static/chat/chat.js",
         "chat/static/chat/unsent.js",
-        "chat/templates/chat/base.html",
         "chat/templates/chat/room.html",
         "chat/templates/chat/rooms.html",
         "chat/tests/conftest.py",
@@ -139,7 +145,7 @@ def test_exactly_these_files(cookies, answers):
 
 
 def test_a_minimal_project_is_small():
-    assert len(FILES + STARTER_FILES["minimal"] + DOCKER_FILES + GITHUB_ACTIONS_FILES) <= 45
+    assert len(FILES + STARTER_FILES["minimal"] + DOCKER_FILES + GITHUB_ACTIONS_FILES) <= 60
 
 
 def test_no_leftover_of_the_template(baked):
@@ -185,25 +191,89 @@ def test_own_tests_in_a_fresh_clone(baked):
     assert re.search(r"\d+ passed in", result.stdout), result.stdout
 
 
-def test_chat_can_be_deleted(cookies):
-    """As the README of a minimal project says: its folder, and its lines in three files."""
-    baked = cookies.bake().project_path
-    shutil.rmtree(baked / "chat")
-    lines = {
-        "settings.py": ['    "chat",\n'],
-        "urls.py": ['    path("", include("chat.urls")),\n', "include, "],
-        "asgi.py": ["from chat.routing import websocket_urlpatterns  # noqa: E402\n", "*websocket_urlpatterns, "],
-    }
-    for name, parts in lines.items():
-        path = baked / "my_realtime_site" / name
+def edit(project, changes):
+    """Put other text into files of a project. changes: dict of dicts, the old text and the new one, by path."""
+    for name, replacements in changes.items():
+        path = project / name
         text = path.read_text(encoding="utf-8")
-        for part in parts:
-            assert part in text
-            text = text.replace(part, "")
+        for old, new in replacements.items():
+            assert old in text, (name, old)
+            text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
 
+
+@pytest.mark.parametrize("starter", OPTIONS["starter"])
+def test_chat_can_be_deleted(cookies, starter):
+    """As the README says: its folder, and its lines in three files."""
+    baked = cookies.bake(extra_context={"starter": starter}).project_path
+    shutil.rmtree(baked / "chat")
+    lines = {
+        "my_realtime_site/settings.py": ['    "chat",\n'],
+        "my_realtime_site/urls.py": ['    path("", include("chat.urls")),\n'],
+        "my_realtime_site/asgi.py": [
+            "from chat.routing import websocket_urlpatterns  # noqa: E402\n",
+            "*websocket_urlpatterns, ",
+        ],
+    }
+    edit(baked, {name: dict.fromkeys(parts, "") for name, parts in lines.items()})
+
     run(baked, "manage.py", "check")
+    run(baked, "manage.py", "migrate")
     assert re.search(r"\d+ passed in", run(baked, "-m", "pytest").stdout)
+
+
+def test_what_django_writes_has_the_style_of_the_project(baked):
+    run(baked, "manage.py", "startapp", "bell")
+    edit(baked, {"my_realtime_site/settings.py": {'    "chat",\n': '    "chat",\n    "bell",\n'}})
+    model = """
+
+class Bell(models.Model):
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, verbose_name="its owner")
+
+    def __str__(self):
+        return f"The bell of {self.user}"
+"""
+    imports = "from django.conf import settings\nfrom django.db import models\n"
+    (baked / "bell" / "models.py").write_text(imports + model, encoding="utf-8")
+    run(baked, "manage.py", "makemigrations", "bell")
+
+    for command in (["check"], ["format", "--check"]):
+        result = subprocess.run([sys.executable, "-m", "ruff", *command], cwd=baked, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_manage_py_test_runs_the_tests(baked):
+    result = run(baked, "manage.py", "test", "accounts" if (baked / "accounts" / "tests.py").exists() else "chat")
+
+    assert re.search(r"\d+ passed in", result.stdout), result.stdout
+    assert run(baked, "manage.py", "test", "nowhere", check=False).returncode != 0
+
+
+def test_a_project_with_djangos_user_keeps_it(cookies):
+    """By the steps of CHANGELOG.md, on a database that was migrated before."""
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    lines = {"my_realtime_site/settings.py": ['AUTH_USER_MODEL = "accounts.User"\n', '    "accounts",\n']}
+    for line in lines["my_realtime_site/settings.py"]:
+        assert line.strip() in changelog
+    old, new = (cookies.bake().project_path for _ in range(2))
+    edit(old, {name: dict.fromkeys(parts, "") for name, parts in lines.items()})
+    shutil.rmtree(old / "accounts")
+    run(old, "manage.py", "migrate")
+    superuser = {"DJANGO_SUPERUSER_PASSWORD": "a horse, a staple"}
+    ada = ("--username", "ada", "--email", "ada@example.com")
+    run(old, "manage.py", "createsuperuser", "--no-input", *ada, env=superuser)
+    shutil.copy(old / "db.sqlite3", new)
+
+    result = run(new, "manage.py", "migrate", check=False)
+    assert "InconsistentMigrationHistory" in result.stdout
+
+    edit(new, {name: dict.fromkeys(parts, "") for name, parts in lines.items()})
+    shutil.rmtree(new / "accounts")
+    assert "No migrations to apply" in run(new, "manage.py", "migrate").stdout
+    assert "No changes" in run(new, "manage.py", "makemigrations", "--check", "--dry-run").stdout
+    who = "from django.contrib.auth import get_user_model; print(get_user_model().objects.get())"
+    assert run(new, "manage.py", "shell", "--no-imports", "-c", who).stdout.split() == ["ada"]
+    assert re.search(r"\d+ passed in", run(new, "-m", "pytest").stdout)
 
 
 def test_the_consumer_is_short(bake):

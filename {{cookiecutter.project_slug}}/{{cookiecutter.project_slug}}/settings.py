@@ -71,9 +71,7 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "csp",
-{%- if cookiecutter.starter == "chat" %}
     "accounts",
-{%- endif %}
     "chat",
 ]
 if DEBUG:
@@ -103,13 +101,14 @@ ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [],
+        "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "{{ cookiecutter.project_slug }}.context_processors.site",
             ],
         },
     },
@@ -174,19 +173,15 @@ REALTIME_RECHECK_SECONDS = {{ 10 if cookiecutter.starter == "chat" else 60 }}
 CHAT_MAX_TEXT_LENGTH = 2000
 
 
-{% if cookiecutter.starter == "chat" -%}
 # Accounts
 # https://docs.djangoproject.com/en/stable/ref/settings/#auth
 
 AUTH_USER_MODEL = "accounts.User"
+{%- if cookiecutter.starter == "chat" %}
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "chat:rooms"
+LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
-
-
-{% endif -%}
-# Passwords
-# https://docs.djangoproject.com/en/stable/ref/settings/#auth-password-validators
+{%- endif %}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -213,6 +208,7 @@ mimetypes.add_type("text/javascript", ".js")
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

@@ -1,5 +1,6 @@
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -17,7 +18,6 @@ def rooms(request):
     if request.method == "POST" and form.is_valid():
         return redirect(form.save(request.user))
     context = {
-        "site_name": settings.SITE_NAME,
         "rooms": Room.objects.joinable(request.user),
         "form": form,
     }
@@ -31,14 +31,14 @@ def room(request, slug):
     """The page of step 4. It learns the socket's path here, so that chat/routing.py stays the only place for it."""
     try:
         room = get_room(request.user, slug)
-    except Room.DoesNotExist:
-        raise Http404("There is no such room.") from None
+    except (Room.DoesNotExist, PermissionDenied):
+        # One answer for both: that a closed room exists is not for everybody to know.
+        raise Http404("There is no such room, or you are not a member of it.") from None
     form = None if room.is_open else MemberForm(request.POST or None)
     if request.method == "POST" and form and form.is_valid():
         form.save(room)
         return redirect(room)
     context = {
-        "site_name": settings.SITE_NAME,
         "room": room,
         "members": None if room.is_open else room.members.order_by("username"),
         "form": form,

@@ -42,7 +42,7 @@ def test_page_knows_the_socket(client):
     response = client.get("/")
 
     assert response.status_code == 200
-    assert response.context["site_name"] == settings.SITE_NAME
+    assert response.context["SITE_NAME"] == settings.SITE_NAME
     assert b'"/ws/socket-server/"' in response.content
 
 

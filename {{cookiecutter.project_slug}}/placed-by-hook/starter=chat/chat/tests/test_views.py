@@ -59,7 +59,7 @@ def test_the_page_of_a_room(browser, room):
 
 
 def test_a_closed_room(browser, closed_room, ann, ben):
-    assert browser.get(closed_room.get_absolute_url()).status_code == 403
+    assert browser.get(closed_room.get_absolute_url()).status_code == 404
 
     closed_room.members.add(ann)
     assert list(browser.get(closed_room.get_absolute_url()).context["members"]) == [ann]
@@ -71,8 +71,12 @@ def test_a_closed_room(browser, closed_room, ann, ben):
     assert set(closed_room.members.all()) == {ann, ben}
 
 
-def test_no_such_room(browser):
-    assert browser.get("/rooms/nowhere/").status_code == 404
+def test_nobody_learns_that_a_closed_room_exists(browser, closed_room):
+    closed, missing = (browser.get(url) for url in (closed_room.get_absolute_url(), "/rooms/nowhere/"))
+
+    assert closed.status_code == missing.status_code == 404
+    assert closed.context["exception"] == missing.context["exception"]
+    assert "There is no such room, or you are not a member of it." in closed.content.decode()
 
 
 def test_the_admin(client, django_user_model, room, ann):
