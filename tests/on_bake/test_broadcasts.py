@@ -28,6 +28,9 @@ class Consumer(RealtimeConsumer):
         await self.accept()
         await self.join("group")
 
+    async def group_count(self, event):
+        await self.send({"type": "count", "count": await get_user_model().objects.acount()})
+
     async def group_renamed(self, event):
         await self.send({"type": "renamed", "name": event["name"]})
 
@@ -99,6 +102,14 @@ async def test_consumers_are_told(connect):
     await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "name": "new"})
 
     assert (await socket.receive_type("renamed"))["name"] == "new"
+
+
+async def test_consumers_that_are_told_by_the_thread_of_the_orm_may_use_the_database(connect):
+    socket = await connect()
+
+    await sync_to_async(notify_consumers)("group", {"type": "group.count"})
+
+    assert (await socket.receive_type("count"))["count"] == 0
 
 
 @pytest.mark.parametrize(

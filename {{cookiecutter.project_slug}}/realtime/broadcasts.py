@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import threading
+from contextvars import Context
 from functools import cache
 
 from channels.consumer import get_handler_name
@@ -103,7 +104,8 @@ def _hand_over(message):
             return _warn_that_nobody_hears()
         # A fork has no threads.
         loop = _own_loop(os.getpid())
-    loop.call_soon_threadsafe(_put, message)
+    # Not in the context of the caller, whose ORM thread may be this one's: its members could not use the database.
+    loop.call_soon_threadsafe(_put, message, context=Context())
 
 
 def _put(message):
