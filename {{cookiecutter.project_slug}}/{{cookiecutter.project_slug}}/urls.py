@@ -9,6 +9,7 @@ urlpatterns = [
 {%- if cookiecutter.starter == "chat" %}
     path("accounts/", include("accounts.urls")),
 {%- endif %}
+    path("realtime/", include("realtime.urls")),
     path("admin/", admin.site.urls),
     # Browsers ask for it where a page names no icon, as the admin's do not.
     path("favicon.ico", lambda request: HttpResponse(status=204)),
