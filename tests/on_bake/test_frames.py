@@ -74,7 +74,11 @@ class Renamed(Frame, tag="other", rename="camel"):
     first_name: Annotated[str, Text(max_length=5)]
 
 
-decode = decoder_of([Message, HTTPResume, Everything, Checked, Renamed])
+class Posted(Frame):
+    id: Annotated[str, msgspec.Meta(min_length=3, pattern="^[0-9a-f-]+$")]
+
+
+decode = decoder_of([Posted, Message, HTTPResume, Everything, Checked, Renamed])
 
 
 def refused(text, decode=decode):
@@ -234,6 +238,14 @@ def test_a_field_that_does_not_fit_is_refused(fields, code, message):
     assert message in (None, error.message)
 
 
+@pytest.mark.parametrize("fields", [{}, {"id": "a"}, {"id": "ABC"}])
+def test_a_class_may_ask_more_of_an_id(fields):
+    error = refused(frame("posted", **fields))
+
+    assert (error.code, error.id) == ("bad_id", fields.get("id"))
+    assert decode(frame("posted", id="abc")).id == "abc"
+
+
 def test_a_missing_field_is_refused():
     error = refused(frame("message"))
 
@@ -282,6 +294,17 @@ def test_only_frames_are_declared(classes):
         decoder_of(classes)
 
 
+def test_a_required_field_may_follow_those_of_a_built_in_frame():
+    class Greeting(ConnectionEstablished, tag="connection_established"):
+        room: str
+
+    assert json.loads(encode(Greeting(room="lobby"))) == {
+        "type": "connection_established",
+        "message": "You are now connected!",
+        "room": "lobby",
+    }
+
+
 def test_two_frames_of_one_type_are_refused():
     Other = type("Message", (Frame,), {})
 
@@ -295,7 +318,9 @@ def test_two_frames_of_one_type_are_refused():
     [("Message", "message"), ("ConnectionEstablished", "connection_established"), ("HTTPError2", "http_error2")],
 )
 def test_the_type_is_the_name_in_snake_case(name, tag):
-    assert type(name, (Frame,), {}).__struct_config__.tag == tag
+    frame_class = type(name.rpartition(".")[2], (Frame,), {"__qualname__": name})
+
+    assert frame_class.__struct_config__.tag == tag
 
 
 class Limited(msgspec.Struct):

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import cache
-from typing import Annotated
+from typing import Annotated, dataclass_transform
 from uuid import UUID
 
 import msgspec
 from django.core.serializers.json import DjangoJSONEncoder
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType, ValidationError, inspect
+from msgspec import UNSET, Meta, Raw, Struct, StructMeta, UnsetType, ValidationError, inspect
 from msgspec.structs import astuple
 
 MAX_ID_LENGTH = 100
@@ -38,10 +38,20 @@ def Text(max_length: int, min_length: int = 1) -> Meta:
 
 
 def _snake_case(name):
+    # Msgspec calls a class inside another "Outer.Inner".
+    name = name.rpartition(".")[2]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-class Frame(Struct, tag_field="type", tag=_snake_case, kw_only=True, omit_defaults=True):
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
+class _FrameMeta(StructMeta):
+    """Makes the fields of subclasses keyword-only, too: a required one may then follow those of the base class."""
+
+    def __new__(cls, name, bases, namespace, **options):
+        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
+
+
+class Frame(Struct, metaclass=_FrameMeta, tag_field="type", tag=_snake_case, omit_defaults=True):
     """
     A JSON object with a "type", which is the name of the class in snake_case, or `class Message(Frame, tag="chat")`.
 
@@ -59,14 +69,22 @@ class Ping(Frame):
 
 
 class Pong(Frame):
-    """Answer a ping. max_size: bytes that a frame may have. crowd: seconds over which to spread a return."""
+    """
+    Answer a ping.
+
+    max_size: bytes that a frame may have. crowd: seconds over which pages spread their return.
+    """
 
     max_size: int | UnsetType = UNSET
     crowd: float | UnsetType = UNSET
 
 
 class ConnectionEstablished(Frame):
-    """Greet. max_size: bytes that a frame may have. crowd: seconds over which to spread a return."""
+    """
+    Greet.
+
+    max_size: bytes that a frame may have. crowd: seconds over which pages spread their return.
+    """
 
     # Made by a function, it is no default that is left out.
     message: str = msgspec.field(default_factory=lambda: "You are now connected!")
@@ -75,13 +93,17 @@ class ConnectionEstablished(Frame):
 
 
 class Wait(Frame):
-    """Tell a page before its greeting that this takes some more seconds."""
+    """Tell a page that its greeting takes some more seconds."""
 
     seconds: float
 
 
 class Error(Frame):
-    """Refuse the frame with this id. code: for programs. message: for people. retry_after: seconds, or None."""
+    """
+    Refuse the frame with this id.
+
+    code: for programs. message: for people. retry_after: seconds, or None.
+    """
 
     code: str
     message: str
@@ -224,7 +246,7 @@ def _explain(error, frame_class):
     if not name:
         return FrameError("bad_frame", "The frame does not fit its type.")
     type = _types_of(frame_class).get(name)
-    if path == name and isinstance(type, inspect.StrType) and name != "id":
+    if isinstance(type, inspect.StrType) and name != "id":
         if what.startswith("Expected `str` of length >=") and type.min_length == 1:
             return FrameError(f"{name}_empty", f'"{name}" is empty.')
         if what.startswith("Expected `str` of length <="):
@@ -233,7 +255,7 @@ def _explain(error, frame_class):
             return FrameError(f"{name}_has_nul", f'"{name}" holds a NUL character, which is not allowed.')
         if not what.startswith(("Expected `str` of", "Expected `str` matching")):
             return FrameError(f"no_{name}", f'"{name}" is missing, or it is not a string.')
-    if path == name and isinstance(type, inspect.IntType | inspect.FloatType):
+    if isinstance(type, inspect.IntType | inspect.FloatType):
         kind = "an integer" if isinstance(type, inspect.IntType) else "a number"
         signs = {">": type.gt, ">=": type.ge, "<": type.lt, "<=": type.le}
         limits = " and".join(f" {sign} {limit}" for sign, limit in signs.items() if limit is not None)
