@@ -1,6 +1,7 @@
 """What stands around the consumers: Sockets, the Origin check, unknown paths, /healthz, system checks."""
 
 import asyncio
+import subprocess
 import sys
 
 import pytest
@@ -337,6 +338,12 @@ def test_check_explains_a_routing_that_asgi_does_not_use(monkeypatch):
     monkeypatch.delitem(sys.modules, "chat.routing")
 
     assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
+
+
+def test_check_of_routings_imports_asgi_itself():
+    """Django runs checks in any order."""
+    code = "import django; django.setup(); from realtime.checks import check_routing; assert check_routing(None) == []"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_check_refuses_any_host_with_debug_off(settings):

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from channels.routing import ProtocolTypeRouter, get_default_application
@@ -67,6 +68,9 @@ def what_failed(error):
 @checks.register
 def check_routing(app_configs, **kwargs):
     """A routing.py of an app of this project that asgi.py does not use is a socket that answers 4404."""
+    # Django runs checks in any order.
+    with suppress(ImproperlyConfigured, ImportError):
+        get_default_application()
     unused = [
         f"{config.name}.routing"
         for config in apps.get_app_configs()
