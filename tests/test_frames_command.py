@@ -156,7 +156,7 @@ def test_the_types_are_typescript(node_packages, declared, tmp_path):
     (tmp_path / "frames.ts").write_text(types, encoding="utf-8")
     # Its two consumers are both called Board.
     names = {"BoardReceives": "chat_probes_BoardReceives", "Message": "chat_probes_Message"}
-    code = TYPED.replace("__NAME__", "chat_probes_Other_BoardReceives")
+    code = TYPED.replace("__NAME__", "chat_probes_OtherBoardReceives")
     for name, longer in names.items():
         code = code.replace(f" {name},", f" {longer} as {name},")
     (tmp_path / "typed.ts").write_text(code, encoding="utf-8")

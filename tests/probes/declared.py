@@ -9,6 +9,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.urls import path, re_path
 from msgspec import UNSET, Struct, UnsetType, field
+
 from realtime import frames
 from realtime.consumers import RealtimeConsumer
 from realtime.frames import Frame, Text
@@ -64,19 +65,22 @@ class ConnectionEstablished(frames.ConnectionEstablished):
 class Board(RealtimeConsumer):
     """A whiteboard for many."""
 
-    receives = (Stroke, Message)
-    sends = (Stroke, Message, State, ConnectionEstablished)
+    receives = [Stroke, Message]
+    sends = [Stroke, Message, State, ConnectionEstablished]
 
 
 class Other:
     class Message(Frame):
         stars: int
 
-    class Board(RealtimeConsumer):
-        pass
+
+class OtherBoard(RealtimeConsumer):
+    receives = [Other.Message]
+    sends = [Other.Message]
 
 
-Other.Board.receives = Other.Board.sends = [Other.Message]
+# As two apps may call their consumers.
+OtherBoard.__name__ = "Board"
 
 
 class Tutorial(AsyncWebsocketConsumer):
@@ -84,6 +88,6 @@ class Tutorial(AsyncWebsocketConsumer):
 
 
 nested = URLRouter(
-    [path("<int:number>/", Other.Board.as_asgi()), re_path(r"^tutorial/(?P<room>[a-z]{1,3})/$", Tutorial.as_asgi())]
+    [path("<int:number>/", OtherBoard.as_asgi()), re_path(r"^tutorial/(?P<room>[a-z]{1,3})/$", Tutorial.as_asgi())]
 )
 websocket_urlpatterns = [path("ws/board/<slug:room>/", Board.as_asgi()), path("ws/other/", nested)]

@@ -1,6 +1,7 @@
 """Two consumers whose frames cannot be told apart by their names."""
 
 from django.urls import path
+
 from realtime.consumers import RealtimeConsumer
 from realtime.frames import Frame
 
@@ -10,8 +11,7 @@ def make_consumer(type_of_text):
         text: type_of_text
 
     class Consumer(RealtimeConsumer):
-        receives = (Message,)
-        sends = ()
+        receives = [Message]
 
     return Consumer
 
