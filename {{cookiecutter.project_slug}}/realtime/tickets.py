@@ -37,6 +37,8 @@ async def user_of_ticket(token, scope):
     except (BadSignature, ValueError, ValidationError):
         return None
     (user,) = await of_process(UserBatcher).load([(pk, ModelBackend(), session_hash)])
+    if isinstance(user, Exception):
+        raise user
     return user
 
 
