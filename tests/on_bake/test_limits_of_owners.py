@@ -1,0 +1,284 @@
+"""The limits that a user's sockets share, and those of an address."""
+
+import asyncio
+import itertools
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.routing import URLRouter
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import path
+
+from realtime import limits
+from realtime.asgi import Authentication, Sockets
+from realtime.consumers import RealtimeConsumer
+from realtime.limits import Limit, Owner, Owners, place
+from realtime.process import of_process
+
+User = get_user_model()
+
+ANN = Owner("user", 1)
+BEN = Owner("user", 2)
+OFFICE = Owner("address", "192.0.2.7")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still: `clock.now += 1`."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(limits.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def take(limit, count):
+    """Return how many of `count` frames are taken."""
+    return sum(limit.take() is None for _ in range(count))
+
+
+# Frames
+
+
+async def test_the_sockets_of_a_user_share_a_bucket(clock):
+    one, two, other = Limit(ANN, 20, 200), Limit(ANN, 20, 200), Limit(BEN, 20, 200)
+
+    assert (take(one, 150), take(two, 150), take(other, 250)) == (150, 50, 200)
+    clock.now += 1
+    assert (take(one, 15), take(two, 15)) == (15, 5)
+
+
+async def test_a_reconnect_does_not_renew_it(clock):
+    with place(ANN):
+        assert take(Limit(ANN, 20, 200), 200) == 200
+    with place(ANN):
+        assert take(Limit(ANN, 20, 200), 1) == 0
+
+
+async def test_consumers_with_other_limits_have_buckets_of_their_own(clock):
+    assert (take(Limit(ANN, 20, 200), 500), take(Limit(ANN, 60, 300), 500)) == (200, 300)
+
+
+async def test_those_without_a_login_have_one_each_and_ten_together(clock):
+    sockets = [Limit(OFFICE, 20, 200) for _ in range(12)]
+
+    assert [take(socket, 250) for socket in sockets] == [200] * 10 + [0, 0]
+    clock.now += 1
+    assert [take(socket, 25) for socket in sockets] == [20] * 10 + [0, 0]
+
+
+async def test_a_socket_without_an_owner_has_its_own(clock):
+    assert [take(Limit(None, 20, 200), 250) for _ in range(12)] == [200] * 12
+
+
+@pytest.mark.parametrize("owner", [ANN, OFFICE, None])
+async def test_no_limit(owner):
+    limit = Limit(owner, None, 200)
+
+    assert take(limit, 10_000) == 10_000
+    limit.spend(10_000)
+    assert limit.take() is None
+    assert not limit.is_abused
+
+
+@pytest.mark.parametrize("owner", [ANN, OFFICE, None])
+async def test_the_seconds_to_wait_are_enough_and_no_more(clock, owner):
+    limit = Limit(owner, 20, 200)
+    take(limit, 200)
+
+    assert limit.take() == 0.1
+    limit.spend(40)
+    assert limit.take() == 2.1
+    clock.now += 2
+    assert limit.take() == 0.1
+    clock.now += 0.1
+    assert limit.take() is None
+
+
+async def test_an_answer_may_cost_more_than_there_is(clock):
+    one, two = Limit(ANN, 20, 200), Limit(ANN, 20, 200)
+
+    one.spend(300)
+
+    assert two.take() == 5.1
+    assert Limit(BEN, 20, 200).take() is None
+
+
+async def test_a_cost_above_the_burst_is_taken_when_the_bucket_is_full(clock):
+    limit = Limit(ANN, 20, 200)
+
+    assert limit.take(300) is None
+    assert limit.take(300) == 15
+
+
+@pytest.mark.parametrize("owner", [ANN, OFFICE, None])
+async def test_who_goes_on_sending_is_abusing_until_the_bucket_is_full(clock, owner):
+    limit = Limit(owner, 20, 200)
+    take(limit, 400)
+    assert not limit.is_abused
+
+    take(limit, 1)
+    assert limit.is_abused
+    clock.now += 9.9
+    assert limit.is_abused
+    clock.now += 0.1
+    assert not limit.is_abused
+
+
+async def test_one_who_abuses_an_address_does_not_end_the_others(clock):
+    honest, abuser = Limit(OFFICE, 20, 200), Limit(OFFICE, 20, 200)
+    take(abuser, 10_000)
+
+    assert abuser.is_abused
+    assert not honest.is_abused
+    assert honest.take() is None
+
+
+# Sockets
+
+
+async def test_the_next_socket_of_a_user_is_one_too_many(settings):
+    settings.REALTIME_SOCKETS_PER_USER = 3
+    places = [place(ANN) for _ in range(3)]
+    assert [each.__enter__() for each in places] == [True] * 3
+
+    with place(ANN) as is_free, place(BEN) as is_free_for_ben:
+        assert (is_free, is_free_for_ben) == (False, True)
+    places.pop().__exit__(None, None, None)
+    with place(ANN) as is_free:
+        assert is_free
+    for each in places:
+        each.__exit__(None, None, None)
+
+
+async def test_an_address_has_a_limit_of_its_own_if_any(settings):
+    with place(OFFICE), place(OFFICE), place(OFFICE) as is_free:
+        assert is_free
+    settings.REALTIME_SOCKETS_PER_ADDRESS = 2
+    with place(OFFICE), place(OFFICE), place(OFFICE) as is_free:
+        assert not is_free
+
+
+async def test_a_new_socket_of_one_who_is_abusing_is_refused(clock):
+    with place(ANN):
+        take(Limit(ANN, 20, 200), 401)
+
+    with place(ANN) as is_free:
+        assert not is_free
+    clock.now += 10
+    with place(ANN) as is_free:
+        assert is_free
+
+
+async def test_an_address_is_refused_when_ten_are_abusing(clock):
+    for _ in range(9):
+        take(Limit(OFFICE, 20, 200), 401)
+    with place(OFFICE) as is_free:
+        assert is_free
+
+    take(Limit(OFFICE, 20, 200), 401)
+    with place(OFFICE) as is_free:
+        assert not is_free
+
+
+async def test_nothing_is_kept_of_those_who_are_gone(until):
+    owners = of_process(Owners)
+    with place(ANN), place(OFFICE), place(BEN):
+        take(Limit(ANN, 1000, 10), 20)
+        take(Limit(OFFICE, 1000, 10), 1)
+    # They have sent nothing, or it is long ago.
+    assert BEN not in owners
+    assert owners[ANN].buckets
+
+    await until(lambda: not owners)
+
+
+async def test_thousands_of_addresses_leave_nothing(until):
+    for number in range(5000):
+        owner = Owner("address", str(number))
+        with place(owner):
+            Limit(owner, 20, 200)
+
+    assert not of_process(Owners)
+
+
+# Real sockets
+
+
+class Ours(RealtimeConsumer):
+    """Greets, and answers pings."""
+
+
+class Plain(AsyncJsonWebsocketConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.send_json({"type": "connection_established"})
+
+
+ROUTES = [path("ws/ours/", Ours.as_asgi()), path("ws/plain/", Plain.as_asgi())]
+APPLICATION = Sockets(Authentication(URLRouter(ROUTES)))
+
+
+@pytest.fixture
+async def connect(open_socket):
+    """Return a coroutine function that opens a socket of `client`, a Client or None."""
+
+    async def connect(client=None, path="/ws/ours/", greeting=True):
+        name = django_settings.SESSION_COOKIE_NAME
+        headers = [(b"cookie", f"{name}={client.cookies[name].value}".encode())] if client else []
+        return await open_socket(path, application=APPLICATION, headers=headers, greeting=greeting)
+
+    return connect
+
+
+@pytest.fixture
+async def ann(transactional_db):
+    """A Client in which ann is logged in."""
+    client = Client()
+    await sync_to_async(lambda: client.force_login(User.objects.create_user("ann")))()
+    return client
+
+
+@pytest.mark.parametrize("path", ["/ws/ours/", "/ws/plain/"])
+async def test_one_socket_too_many_of_a_user_is_4429(ann, connect, settings, path, caplog):
+    settings.REALTIME_SOCKETS_PER_USER = 2
+    sockets = [await connect(ann, path) for _ in range(2)]
+
+    third = await connect(ann, path, greeting=False)
+    assert await third.closed_with() == 4429
+    assert any("too many sockets" in message for message in caplog.messages)
+    await connect(path=path)
+
+    await sockets[0].disconnect()
+    await connect(ann, path)
+
+
+@pytest.mark.parametrize("who", ["ann", "nobody"])
+async def test_more_frames_than_allowed_are_refused_on_all_sockets(ann, connect, settings, who):
+    settings.REALTIME_FRAMES_PER_SECOND, settings.REALTIME_FRAME_BURST = 0.01, 3
+    client = ann if who == "ann" else None
+    one, two = await connect(client), await connect(client)
+
+    for socket in itertools.chain([one] * 3, [two] * 3):
+        await socket.send_json_to({"type": "ping"})
+    answers = [(await socket.receive_json_from(5))["type"] for socket in (one, one, one, two, two, two)]
+
+    assert answers == ["pong"] * 3 + (["error"] if who == "ann" else ["pong"]) * 3
+
+
+async def test_who_is_cut_off_does_not_come_back_at_once(ann, connect, settings):
+    settings.REALTIME_FRAMES_PER_SECOND, settings.REALTIME_FRAME_BURST = 0.01, 3
+    socket = await connect(ann)
+    for _ in range(8):
+        await socket.send_json_to({"type": "ping"})
+    assert await socket.closed_with() == 4429
+    await asyncio.sleep(0)
+
+    again = await connect(ann, greeting=False)
+
+    assert await again.closed_with() == 4429
+    await connect()
