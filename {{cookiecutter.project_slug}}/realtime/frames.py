@@ -8,19 +8,20 @@ What a client sends is decoded, checked and typed in one step, before a consumer
 is answered with an `error` frame, and the socket stays open. https://jcristharif.com/msgspec/structs.html
 """
 
-import datetime
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, dataclass_transform
+from typing import Annotated, Any, Union, dataclass_transform
 from uuid import UUID
 
 import msgspec
 from django.core.serializers.json import DjangoJSONEncoder
 from msgspec import UNSET, Meta, Raw, Struct, StructMeta, UnsetType, ValidationError, inspect
-from msgspec.structs import astuple
+from msgspec.structs import astuple, fields
 
 MAX_ID_LENGTH = 100
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -43,7 +44,6 @@ def _snake_case(name):
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class _FrameMeta(StructMeta):
     """Makes the fields of subclasses keyword-only, too: a required one may then follow those of the base class."""
 
@@ -51,6 +51,7 @@ class _FrameMeta(StructMeta):
         return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Frame(Struct, metaclass=_FrameMeta, tag_field="type", tag=_snake_case, omit_defaults=True):
     """
     A JSON object with a "type", which is the name of the class in snake_case, or `class Message(Frame, tag="chat")`.
@@ -126,6 +127,9 @@ class FrameError(Exception):
         self.id = id
 
 
+_TOO_DEEP = ("too_deep", "The frame is nested too deep.")
+
+
 # In
 
 
@@ -141,6 +145,8 @@ class _NoFrame(Frame, tag=""):
         raise ValueError
 
 
+# Text that is no UTF-8 gives the second.
+_ERRORS = (msgspec.DecodeError, UnicodeError)
 _heads = msgspec.json.Decoder(_Head)
 _ids = msgspec.json.Decoder(Id | None)
 _strings = msgspec.json.Decoder(str)
@@ -153,7 +159,7 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
 
     The function raises FrameError for what is no such frame. What no field asks for is skipped.
     """
-    classes = {"": _NoFrame}
+    classes: dict[Any, type[Frame]] = {"": _NoFrame}
     for frame_class in dict.fromkeys((Ping, *frame_classes)):
         if not (isinstance(frame_class, type) and issubclass(frame_class, Frame)):
             raise TypeError(f"A consumer takes subclasses of Frame, not {frame_class!r}.")
@@ -162,15 +168,12 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
             name = frame_class.__name__
             raise TypeError(f'Two frames have the type "{tag}"; give one another: `class {name}(Frame, tag="…")`.')
         classes[tag] = frame_class
-    union = classes[""]
-    for frame_class in classes.values():
-        union |= frame_class
-    decode_union = msgspec.json.Decoder(union).decode
+    decode_union = msgspec.json.Decoder(Union[tuple(classes.values())]).decode  # noqa: UP007
 
     def decode(text):
         try:
             return decode_union(text)
-        except (ValueError, RecursionError, FrameError) as error:
+        except (*_ERRORS, RecursionError, FrameError) as error:
             tag, id = _read_head(text)
             if not tag or tag not in classes:
                 refused = FrameError("unknown_type", f'Frames of type "{tag[:50]}" are not understood.')
@@ -184,9 +187,6 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
             raise refused from None
 
     return decode
-
-
-_TOO_DEEP = ("too_deep", "The frame is nested too deep.")
 
 
 def find_id(text: str) -> str | None:
@@ -203,7 +203,7 @@ def _read_head(text):
     try:
         try:
             head = _heads.decode(text)
-        except ValueError:
+        except _ERRORS:
             # JSON stays what it is with another character in place of each surrogate, whole pairs too.
             head = _heads.decode(_SURROGATE.sub(r"\\ufffd", text.encode(errors="backslashreplace").decode()))
             has_halves = True
@@ -211,17 +211,17 @@ def _read_head(text):
         raise FrameError(*_TOO_DEEP) from None
     except ValidationError:
         raise FrameError("not_an_object", "The frame is not a JSON object.") from None
-    except ValueError:
+    except _ERRORS:
         raise FrameError("not_json", "The frame is not JSON (RFC 8259).") from None
     try:
         id = _ids.decode(head.id)
-    except ValueError:
+    except _ERRORS:
         raise FrameError("bad_id", f'"id" must be a string of 1 to {MAX_ID_LENGTH} characters.') from None
     if has_halves:
         raise FrameError("not_unicode", "The frame holds half of a surrogate pair, which UTF-8 cannot carry.", id)
     try:
         return _strings.decode(head.type), id
-    except ValueError:
+    except _ERRORS:
         raise FrameError("no_type", 'The frame has no "type", or it is not a string.', id) from None
 
 
@@ -229,9 +229,9 @@ def _read_head(text):
 def _types_of(frame_class):
     """Return {name in JSON: msgspec's description of the type}. One that may be None or unset counts without that."""
     types = {}
-    for field in inspect.type_info(frame_class).fields:
-        union = getattr(field.type, "types", (field.type,))
-        parts = [part for part in union if not isinstance(part, inspect.NoneType)]
+    for field in fields(frame_class):
+        type = inspect.type_info(field.type)
+        parts = [part for part in getattr(type, "types", (type,)) if not isinstance(part, inspect.NoneType)]
         types[field.encode_name] = parts[0] if len(parts) == 1 else None
     return types
 
@@ -269,30 +269,18 @@ def _explain(error, frame_class):
 class _Encoder(DjangoJSONEncoder):
     """Django's encoder, for what msgspec would write otherwise (dates) or not at all (lazy strings)."""
 
-    exact = (str, str.__str__), (int, int.__int__), (float, float.__float__)
-
-    def default(self, value):
-        for kind, convert in self.exact:
-            if isinstance(value, kind):
-                return convert(value)
-        return super().default(value)
+    def default(self, o):
+        if isinstance(o, str | int | float):
+            # Of a subclass, whose methods json does not ask.
+            return json.loads(json.dumps(o))
+        return super().default(o)
 
 
 _encoder = _Encoder(ensure_ascii=False, allow_nan=False)
 _encode_plain = msgspec.json.Encoder().encode
 _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
 _STR = frozenset((str,))
-_DJANGOS = (
-    datetime.date,
-    datetime.datetime,
-    datetime.time,
-    datetime.timedelta,
-    UUID,
-    Decimal,
-    bytes,
-    bytearray,
-    memoryview,
-)
+_DJANGOS = (date, datetime, time, timedelta, UUID, Decimal, bytes, bytearray, memoryview)
 
 
 def encode(frame: Frame | dict) -> str:
