@@ -19,7 +19,10 @@ STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
-reserved = answers["_reserved_names"].split()
+# Each reserved name, and what of.
+reserved = {
+    name: owner for owner, lines in answers["_reserved_names"].items() for line in lines for name in line.split()
+}
 
 
 def refuse(option, answer, allowed):
@@ -45,8 +48,8 @@ def check_name(name):
 def check_slug(slug):
     if answers["project_slug"] != REFUSED:
         return
-    if slug.lower() in reserved:
-        allowed = "Python, Django, Windows, a dependency or the project itself uses that name; any other is free"
+    if owner := reserved.get(slug.lower()):
+        allowed = f"it is the name of {owner}; any other is free"
     else:
         allowed = "1 to 50 lower-case letters, digits and single underscores between them, a letter first"
     refuse("project_slug", slug, f"{allowed}, for example {similar_slug(slug)}")

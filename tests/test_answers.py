@@ -20,14 +20,15 @@ from cookiecutter.environment import StrictEnvironment
 from servers import REPOSITORY, WINDOWS, clean_environ, require, run
 
 QUESTIONS = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
-RESERVED = set(QUESTIONS["_reserved_names"].split())
+RESERVED = {name for lines in QUESTIONS["_reserved_names"].values() for line in lines for name in line.split()}
 
 GOOD_NAMES = {
     "My Realtime Site": "my_realtime_site",
     "Acme": "acme",
     "Chat": "chat_site",
     "Django": "django_site",
-    "None": "none_site",
+    "None": "none",
+    "List": "list",
     "con": "con_site",
     "2048 game": "site_2048_game",
     "été": "ete",
@@ -53,10 +54,14 @@ BAD_ANSWERS = {
     ],
     ("project_slug", "1 to 50 lower-case letters, digits and single underscores"): [
         *("", ".", "..", "../evil", "a/b", "a/../..", "a\\b", "C:evil", "acme\n", "-f", "x" * 51, "y" * 300),
-        *("Acme", "a-b", "a b", "a.b", "été", "🚀", "2048", "_a", "a_", "a__b", '"""); open("pwned", "w")#'),
+        *("None", "Acme", "a-b", "a b", "a.b", "été", "🚀", "2048", "_a", "a_", "a__b", '"""); open("pwned", "w")#'),
     ],
-    ("project_slug", "uses that name"): [
-        *("None", "class", "print", "json", "django", "twisted", "admin", "chat", "Chat", "manage", "con"),
+    ("project_slug", "it is the name of a keyword of Python; any other is free"): ["class", "Class"],
+    ("project_slug", "it is the name of a module of Python"): ["json"],
+    ("project_slug", "it is the name of a package that the project uses"): ["django", "msgspec", "twisted"],
+    ("project_slug", "it is the name of a device of Windows"): ["con", "COM1"],
+    ("project_slug", "it is the name of a file, folder or service of the project itself"): [
+        *("chat", "Chat", "accounts", "templates", "realtime", "deploy", "manage", "tests", "media", "postgres"),
     ],
     ("docker", "['yes', 'no']"): ["podman", ""],
     ("github_actions", "['yes', 'no']"): ["maybe", '"""); open("pwned", "w")#'],
@@ -234,37 +239,63 @@ def test_paths_that_cookiecutter_would_delete(output_dir, slug):
 
 
 def test_reserved_names_are_refused():
-    names = QUESTIONS["_reserved_names"].split(" ")
-    assert names == sorted(RESERVED)
-    for name in names:
+    for name in RESERVED:
         assert is_slug(name)
         assert is_refused(name)
 
 
+def test_reserved_names_are_in_order():
+    names = [" ".join(lines).split(" ") for lines in QUESTIONS["_reserved_names"].values()]
+    assert names == [sorted(set(group)) for group in names]
+    assert sum(map(len, names)) == len(RESERVED)
+
+
 def test_python_names_are_reserved():
-    names = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sys.stdlib_module_names}
-    assert {name.lower() for name in names if is_slug(name.lower())} - RESERVED == set()
+    names = {*keyword.kwlist, *sys.stdlib_module_names}
+    assert {name for name in names if is_slug(name)} - RESERVED == set()
 
 
 def test_installed_names_are_reserved(bake):
+    """A package beside manage.py comes before those that are installed; uv lets no project depend on its own name."""
     script = """if True:
-        import json, pathlib, re
+        import json, re
         from importlib.metadata import distributions, packages_distributions
-        import django.contrib
 
         names = [re.sub("[-_.]+", "_", distribution.name) for distribution in distributions()]
-        names += packages_distributions()
-        names += [path.name for path in pathlib.Path(django.contrib.__file__).parent.iterdir()]
-        print(json.dumps(names))
+        print(json.dumps([*names, *packages_distributions()]))
     """
     names = json.loads(run(bake(), "-c", script).stdout)
+    assert {"django", "PyYAML", "yaml", "msgspec"} <= set(names)
     assert {name.lower() for name in names if is_slug(name.lower())} - RESERVED == set()
 
 
-def test_names_in_the_project_are_reserved(bake):
-    project = bake()
+@pytest.mark.parametrize("starter", OPTIONS["starter"])
+def test_names_in_the_project_are_reserved(bake, starter):
+    project = bake(starter=starter)
     names = {path.stem for path in project.iterdir() if path.is_dir() or path.suffix == ".py"} - {project.name}
+    # What git or the image would leave out, and the images of compose.yaml, which one of the project's would replace.
+    for name, pattern in {
+        ".gitignore": r"/?(?:\*\*/)?(\w+)/",
+        ".dockerignore": r"/?(?:\*\*/)?(\w+)/",
+        "compose.yaml": r" *image: (?:\w+/)?(\w+):.*",
+    }.items():
+        found = re.findall(f"(?m)^{pattern}$", (project / name).read_text(encoding="utf-8"))
+        assert found
+        names.update(found)
     assert {name for name in names if is_slug(name)} - RESERVED == set()
+
+
+def test_names_that_harm_nothing_are_free():
+    harmful = {*keyword.kwlist, *sys.stdlib_module_names}
+    assert {name.lower() for name in {*dir(builtins), *keyword.softkwlist}} & RESERVED <= harmful
+    assert {"admin", "auth", "sessions", "settings", "docs", "test"} & RESERVED == set()
+
+
+@pytest.mark.parametrize("slug", ["print", "match", "auth"])
+def test_a_project_with_the_name_of_a_builtin_works(bake, slug):
+    project = bake(project_slug=slug)
+    assert "no issues" in run(project, "-W", "error", "manage.py", "check").stdout
+    assert "usage:" in run(project, "-m", slug, "--help").stdout
 
 
 # What is kept, what is removed, and what is printed

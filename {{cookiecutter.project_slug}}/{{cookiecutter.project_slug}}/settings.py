@@ -150,7 +150,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CHANNEL_CAPACITY = 10_000
 
 try:
-    layer = channel_layer(os.environ.get("REDIS_URL", ""), "{{ cookiecutter.project_slug }}", CHANNEL_CAPACITY)
+    layer = channel_layer(
+        os.environ.get("REDIS_URL", ""),
+        "{{ cookiecutter.project_slug }}",
+        CHANNEL_CAPACITY,
+    )
 except ValueError as error:
     sys.exit(f"REDIS_URL {error}")
 
