@@ -32,6 +32,9 @@ REPLACED = {
     "encode_json": "a Frame",
 }
 
+# Characters or bytes of an answer that cost as much as a frame.
+CHARGED = 4096
+
 _numbers = count()
 
 
@@ -284,6 +287,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 await self.receive_frame(frame)
         except FrameError as error:
             await self.refuse(error, error.id or getattr(frame, "id", None))
+
+    def charge(self, size):
+        """Let an answer of `size` characters or bytes count as so many frames: the larger, the longer the next one waits."""
+        self._limit.spend(size / CHARGED)
 
     async def _slow_down(self, seconds, text):
         """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""

@@ -4,180 +4,121 @@ Step 2 of 4: a consumer, Channels' version of a view. Step 3 is chat/routing.py.
 chat/README.md tells why nothing is lost. https://channels.readthedocs.io/en/stable/topics/consumers.html
 """
 
-import asyncio
 import re
-import uuid
+import time
 from urllib.parse import parse_qs
+from uuid import UUID
 
-from django.conf import settings
-from django.core.exceptions import PermissionDenied
-
+from realtime import Close
 from realtime.consumers import RealtimeConsumer
 from realtime.database import query
-from realtime.frames import FrameError, encode_frame, get_text
+from realtime.frames import FrameError, encode
+from realtime.process import of_process
 
-from .feed import enter_feed
-from .models import IdTaken, Room, get_last_seq, get_room, messages_after, messages_before, post_message
+from . import frames
+from .feed import Reader
+from .models import IdTaken, Room, find_places, messages_before, post_message
+from .rooms import Batch, OpenRooms
 
 # Messages in a page of history; as many are shown to somebody who has seen none.
 PAGE = 50
-# Messages that are read at a time for somebody who has missed some.
-REPLAY_PAGE = 200
+# A page that has missed more than this starts anew.
+MAX_MISSED = 1000
 
 
 class ChatConsumer(RealtimeConsumer):
-    """
-    A page that shows a room.
+    """A page that shows a room. What it is sent, and in which order, is its reader's; see chat/feed.py."""
 
-    `seq` is the number of the last message that it was sent. While it is behind, a task sends it what it has missed,
-    from the database. Then it is `live`, and the room's feed hands it what is new.
-    """
+    # Add a class to these lists for each type of frame that the page sends or receives.
+    receives = [frames.Message, frames.Resume, frames.History]
+    sends = [
+        frames.Greeting,
+        frames.StoredMessage,
+        frames.HistoryPage,
+        frames.Presence,
+        frames.PresenceChange,
+        frames.Pong,
+    ]
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.feed = None
-        self.seq = 0
-        self.live = False
-        self.replay = None
+    room = reader = None
 
     async def connect(self):
         """The handshake. What must be known of the visitor is in self.scope, as in a view's request."""
-        if not self.scope["user"].is_authenticated:
-            return await self.close(4401)
-        room = await self.check_access()
-        if room is None:
-            return
+        user = self.scope["user"]
+        if not user.is_authenticated:
+            return await self.close(Close.NOT_LOGGED_IN)
+        since = time.monotonic()
+        slug = self.scope["url_route"]["kwargs"]["room"]
+        place = (await of_process(Batch, find_places).get([(slug, user.pk)])).get((slug, user.pk))
+        if place is None:
+            return await self.close(Close.NOT_FOUND)
+        if not place.may_enter:
+            return await self.close(Close.NOT_ALLOWED)
         await self.accept()
-        self.feed = await enter_feed(room.pk, self)
-        # The feed may not have heard of all that is stored yet, while the page may have seen it in another process.
-        self.seq = max(room.last_seq, self.feed.seq)
-        await self.send_json(
-            {
-                "type": "connection_established",
-                "message": "You are now connected!",
-                "room": room.slug,
-                "user": self.scope["user"].get_username(),
-                "last_seq": self.seq,
-            }
-        )
-        present = {*self.feed.present, self.scope["user"].get_username()}
-        await self.send_json({"type": "presence", "users": sorted(present)})
-        self.send_after(await self.after_of_url())
+        rooms = of_process(OpenRooms)
+        self.room = rooms.open(place.room_id)
+        self.reader = Reader(self, self.room.feed)
+        if await rooms.enter(self.room, self.reader, since):
+            # The feed may not have heard of all that is stored yet.
+            self.room.feed.hear_of(place.last_seq)
+            await self.greet(slug)
 
-    async def receive_json(self, content):
-        """A frame came in, a dict with a string "type". Add a case for each type that the page sends."""
-        match content["type"]:
-            case "message":
-                await self.post(get_id(content), get_text(content, "text", settings.CHAT_MAX_TEXT_LENGTH))
-            case "resume":
-                self.send_after(get_number(content.get("after"), "after"))
-            case "history":
-                await self.send_history(get_number(content.get("before"), "before"))
-            case _:
-                await super().receive_json(content)
+    async def greet(self, slug):
+        """Send what every page gets first, and then what it has missed."""
+        newest = self.room.feed.newest
+        *_, after = ["", *parse_qs(self.scope["query_string"].decode("latin-1")).get("after", [])]
+        seq = int(after) if re.fullmatch("[0-9]{1,16}", after) else None
+        has_missed_too_many = seq is not None and newest - seq > MAX_MISSED
+        name = self.scope["user"].get_username()
+        await self.send(frames.Greeting(room=slug, user=name, last_seq=-1 if has_missed_too_many else newest))
+        await self.send(self.room.present.greet(name))
+        if after and seq is None:
+            await self.refuse(FrameError("bad_number", '"after" must be the number of a message, 0 or more.'))
+        self.reader.send_after(max(0, newest - PAGE) if seq is None or has_missed_too_many else seq)
+
+    async def receive_frame(self, frame):
+        """A frame came in, which is checked: an instance of one of `receives`."""
+        match frame:
+            case frames.Message():
+                await self.post(frame)
+            case frames.Resume() if self.room.feed.newest - frame.after > MAX_MISSED:
+                # The greeting tells it to start anew.
+                await self.close(Close.COME_BACK)
+            case frames.Resume():
+                self.reader.send_after(frame.after)
+            case frames.History():
+                await self.send_history(frame.before)
 
     async def pong(self):
         """A page that hears of a higher number than it has asks for what it has missed: let what is on its way go first."""
-        seq = await query(get_last_seq, self.feed.room_id)
-        await self.feed.catch_up(seq)
-        if self.replay is not None:
-            await asyncio.wait([self.replay], timeout=1)
-        return {"type": "pong", "last_seq": seq}
+        place = await self.room.check(self.reader)
+        if place is not None:
+            await self.reader.is_level(place.last_seq)
+        return frames.Pong(last_seq=place.last_seq if place is not None else 0)
 
-    async def clean_up(self):
-        await super().clean_up()
-        if self.feed is not None:
-            await self.feed.leave(self)
+    async def disconnect(self, code):
+        """The socket is closed. Clean up here what connect() made."""
+        if self.reader is not None:
+            await of_process(OpenRooms).leave(self.room, self.reader)
 
-    async def check_access(self):
-        """Return the Room; or close the socket and return None, if there is none or its user may not enter it."""
-        try:
-            return await query(get_room, self.scope["user"], self.scope["url_route"]["kwargs"]["room"])
-        except Room.DoesNotExist:
-            await self.close(4404)
-        except PermissionDenied:
-            await self.close(4403)
-
-    async def post(self, id, text):
+    async def post(self, frame):
         """Store a message. Whoever is in the room gets it from the feed, this page too."""
         try:
-            message, is_new = await query(post_message, self.feed.room_id, self.scope["user"], id, text)
+            message, is_new = await query(post_message, self.room.pk, self.scope["user"], UUID(frame.id), frame.text)
         except IdTaken:
             raise FrameError("id_taken", "Another message has this id; make a new one.") from None
         except Room.DoesNotExist:
-            return await self.close(4404)
+            return await self.close(Close.NOT_FOUND)
+        stored = frames.StoredMessage.of(message)
         if is_new:
-            self.feed.tell(message.seq, encode_frame(message.frame()))
-        elif message.seq <= self.seq:
+            self.room.feed.tell(message.seq, encode(stored))
+        elif message.seq <= self.reader.seq:
             # Its sender did not see it, or not in time. Otherwise it is on its way.
-            await self.send_json(message.frame())
+            await self.send(stored)
 
     async def send_history(self, before):
-        messages = await query(messages_before, self.feed.room_id, before, PAGE + 1)
-        await self.send_json(
-            {
-                "type": "history",
-                "before": before,
-                "more": len(messages) > PAGE,
-                "messages": [message.frame() for message in messages[-PAGE:]],
-            }
-        )
-
-    async def after_of_url(self):
-        """Return the number in `?after=`; without one, that of the message before the last PAGE ones."""
-        start = max(0, self.seq - PAGE)
-        values = parse_qs(self.scope["query_string"].decode("latin-1")).get("after")
-        if not values:
-            return start
-        try:
-            return get_number(int(values[-1]) if re.fullmatch("[0-9]{1,20}", values[-1]) else None, "after")
-        except FrameError as error:
-            await self.refuse(error)
-            return start
-
-    def send_after(self, seq):
-        """Send all messages above the number `seq`, in order, and then what is new."""
-        # A number that is too high comes from another database.
-        self.seq, self.live = min(seq, max(self.seq, self.feed.seq)), False
-        if self.replay is None:
-            self.replay = self.start_task(self.send_missed())
-
-    async def send_missed(self):
-        try:
-            while not self.live:
-                seq = self.seq
-                page = await query(messages_after, self.feed.room_id, seq, REPLAY_PAGE)
-                for message in page:
-                    # Not so if the page has asked for others meanwhile.
-                    if self.seq == seq:
-                        self.seq = seq = message.seq
-                        await self.send_json(message.frame())
-                self.live = self.seq == seq >= self.feed.seq and len(page) < REPLAY_PAGE
-        finally:
-            self.replay = None
-
-
-def get_id(frame):
-    """
-    Return the "id" of a message as a UUID, a new one if it has none.
-
-    Raises FrameError unless it is written as the server would, since the answer has to carry the very same.
-    """
-    id = frame.get("id")
-    if id is None:
-        return uuid.uuid4()
-    try:
-        value = uuid.UUID(id)
-    except ValueError:
-        value = None
-    if str(value) != id:
-        raise FrameError("bad_id", '"id" must be a UUID in lower case, as crypto.randomUUID() makes it.')
-    return value
-
-
-def get_number(value, name):
-    """Return `value`, the number of a message: an int from 0 to 2**53. Raises FrameError if it is not."""
-    # True is an int, too.
-    if type(value) is not int or not 0 <= value <= 2**53:
-        raise FrameError("bad_number", f'"{name}" must be the number of a message, 0 or more.')
-    return value
+        messages = await query(messages_before, self.room.pk, before, PAGE + 1)
+        page = [frames.StoredMessage.of(message) for message in messages[-PAGE:]]
+        text = encode(frames.HistoryPage(before=before, more=len(messages) > PAGE, messages=page))
+        self.charge(len(text))
+        await self.send(text)

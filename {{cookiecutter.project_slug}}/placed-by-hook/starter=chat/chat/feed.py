@@ -3,37 +3,29 @@ What is new in a room, on its way to the sockets of this process: in order, with
 
 The database is the truth, and the channel layer only hints that something is new. A message that comes through the
 layer and is the next one is handed out as it came. If one is missing, because the layer has dropped it, it is read from
-the database, once for all sockets of the process. And every POLL seconds the process asks for the last number of each
-room, so that a hint that is lost delays a message, and nothing more.
-
-Who is present is in the database, too, since a process that is killed cannot say that its users have left.
+the database, once for all sockets of the process. And OpenRooms in rooms.py polls the last number of each room, so that
+a hint that is lost delays a message, and nothing more.
 """
 
 import asyncio
 import logging
-import time
-import uuid
 from collections import deque
-from weakref import WeakKeyDictionary
-
-from django.db import DatabaseError
 
 from realtime.database import query
-from realtime.fanout import ChannelLayerUnavailable, get_fanout
-from realtime.frames import encode_frame
+from realtime.fanout import Broadcast
+from realtime.frames import encode
+from realtime.outage import Unavailable
 
-from .models import get_last_seq, look_at_rooms, messages_after, say_present
+from .frames import StoredMessage
+from .models import messages_after
 
 logger = logging.getLogger(__name__)
 
 # Seconds
-POLL = 3
-# How often a process says who is present in it.
-BEAT = 10
-# A thousand who come at once are one change of who is present.
-SETTLE = 0.5
 # How long to wait for a message that has only been overtaken by the next one.
 OVERTAKEN = 0.05
+# How long a page that was read serves others, too: after a restart many have missed the same.
+KEPT = 1
 
 # Messages that are read at a time.
 PAGE = 200
@@ -41,85 +33,84 @@ PAGE = 200
 MAX_HINTS = 1000
 MAX_BATCH = 50
 
-_feeds = WeakKeyDictionary()
 
-
-async def enter_feed(room_id, reader):
+class Reader:
     """
-    Return the Feed of a room, with `reader` in it.
+    A socket that shows a room; only this module decides what it is sent, and when.
 
-    A reader is a ChatConsumer: `seq` is the last number that it has, and while it is `live` it is handed the next ones.
+    seq: the number of the last message that it was sent. While that is behind, a task sends what it has missed, from
+    the database. Then it is `live`, and the feed hands it what is new.
     """
-    feeds = _feeds.setdefault(asyncio.get_running_loop(), Feeds())
-    if room_id not in feeds.by_room:
-        feeds.by_room[room_id] = Feed(room_id, feeds)
-    feed = feeds.by_room[room_id]
-    await feed.enter(reader)
-    return feed
 
+    def __init__(self, consumer, feed):
+        self.consumer, self.feed = consumer, feed
+        self.user_id = consumer.scope["user"].pk
+        self.seq, self.live = 0, False
+        self._replay = None
 
-def room_group(room_id):
-    """Return the name of the group of a room's feeds, a str."""
-    return f"room.{room_id}"
+    def send_after(self, seq):
+        """Send all messages above the number `seq`, in order, and then what is new."""
+        # A number that is too high comes from another database.
+        self.seq = min(seq, max(self.seq, self.feed.newest))
+        # Beside a replay, what is new would overtake what it sends.
+        self.live = self._replay is None and self.seq >= self.feed.seq
+        if not self.live and self._replay is None:
+            self._replay = self.consumer.start_task(self._send_missed())
+
+    async def is_level(self, seq):
+        """Return when it has been sent what there is up to the number `seq`, or after a second or two."""
+        await self.feed.catch_up(seq)
+        if self._replay is not None:
+            await asyncio.wait([self._replay], timeout=1)
+
+    def take(self, seq, broadcast):
+        """Take the message of number `seq`, a Broadcast, from the feed, unless it was read from the database."""
+        if self.live and self.seq < seq:
+            self.seq = seq
+            self.consumer.deliver(broadcast)
+
+    async def _send_missed(self):
+        try:
+            while not self.live:
+                seq, handed_out = self.seq, self.feed.seq
+                page = await self.feed.read_page(seq)
+                for number, text in page:
+                    # Not so if the page has asked for others meanwhile.
+                    if self.seq == seq:
+                        self.seq = seq = number
+                        self.consumer.charge(len(text))
+                        await self.consumer.send(text)
+                # Where the feed has more than there is, the database is another one.
+                self.live = self.seq == seq and (seq >= self.feed.seq or (not page and self.feed.seq == handed_out))
+        finally:
+            self._replay = None
 
 
 class Feed:
-    """A room in one process. `seq` is the last number that was handed out, `present` the names of who is there."""
+    """
+    The messages of a room in one process.
 
-    def __init__(self, room_id, feeds):
+    tell_others: a coroutine function that sends a message, a dict, to the feeds of the room in all processes. seq: the
+    last number that was handed out, None until `start()`; newest: the last one that was heard of.
+    """
+
+    def __init__(self, room_id, tell_others):
         self.room_id = room_id
-        self.feeds = feeds
-        self.group = room_group(room_id)
         self.readers = {}  # As a set, in the order of entering.
         self.seq = None
-        self.present = []
-        self._newest = 0
+        self.newest = 0
+        self._tell_others = tell_others
         self._early = {}
         self._catching_up = None
         self._hints = deque(maxlen=MAX_HINTS)
         self._hinting = None
-        self._opening = asyncio.Lock()
+        self._pages = {}
 
-    async def enter(self, reader):
-        self.readers[reader] = None
-        try:
-            async with self._opening:
-                if self.seq is None:
-                    # In this order: what is stored after the query is heard of.
-                    await get_fanout().join(self.group, self)
-                    self.seq = await query(get_last_seq, self.room_id)
-                    self._advance()
-        except BaseException:
-            await self.leave(reader)
-            raise
-        self.feeds.look()
-
-    async def leave(self, reader):
-        """Forget `reader`; nothing happens if it is not in here."""
-        self.readers.pop(reader, None)
-        if not self.readers and self.feeds.by_room.get(self.room_id) is self:
-            del self.feeds.by_room[self.room_id]
-            await get_fanout().leave(self.group, self)
-        self.feeds.look()
-
-    # A member of the fan-out
-
-    def handle(self, message):
-        match message["type"]:
-            case "chat.messages":
-                for seq, text in message["messages"]:
-                    self.hear(seq, text)
-            case "chat.access":
-                for reader in list(self.readers):
-                    if message["user"] in (None, reader.scope["user"].pk):
-                        reader.start_task(reader.check_access())
-
-    def deliver(self, message, size):
-        """Take what somebody broadcast to room_group(), which is not numbered."""
-        for reader in list(self.readers):
-            reader.deliver(message, size)
-
-    # Messages
+    def start(self, seq):
+        """Begin after the number `seq`, which was read when hints came already. Later it is as hear_of()."""
+        if self.seq is None:
+            self.seq = seq
+        self.hear_of(seq)
 
     def tell(self, seq, text):
         """Hand out the message `text`, a frame as JSON that has just been stored as number `seq`, in all processes."""
@@ -133,10 +124,11 @@ class Feed:
         try:
             while self._hints:
                 batch = [self._hints.popleft() for _ in range(min(len(self._hints), MAX_BATCH))]
-                message = {"type": "chat.messages", "group": self.group, "messages": batch}
-                await get_fanout().send(self.group, message)
-        except ChannelLayerUnavailable:
+                await self._tell_others({"type": "chat.messages", "messages": batch})
+        except Unavailable:
             logger.debug("Hints are lost, which polling makes up for", exc_info=True)
+        except Exception:
+            logger.exception("Hints are lost, which polling makes up for")
         finally:
             self._hinting = None
 
@@ -149,7 +141,7 @@ class Feed:
 
     def hear_of(self, seq):
         """A message has been stored as number `seq`."""
-        self._newest = max(self._newest, seq)
+        self.newest = max(self.newest, seq)
         if self.seq is not None:
             self._advance()
 
@@ -162,7 +154,7 @@ class Feed:
     def _advance(self):
         while text := self._early.pop(self.seq + 1, None):
             self._hand_out(self.seq + 1, text)
-        if self.seq >= self._newest:
+        if self.seq >= self.newest:
             self._early.clear()
         elif self._catching_up is None:
             self._catching_up = asyncio.create_task(self._catch_up())
@@ -170,85 +162,40 @@ class Feed:
     async def _catch_up(self):
         try:
             await asyncio.sleep(OVERTAKEN)
-            while self.seq < self._newest:
-                page = await query(messages_after, self.room_id, self.seq, PAGE)
-                for message in page:
+            while self.seq < self.newest:
+                page = await query(read_page, self.room_id, self.seq)
+                for seq, text in page:
                     # It may have come through the layer after all.
-                    if message.seq > self.seq:
-                        self._hand_out(message.seq, encode_frame(message.frame()))
+                    if seq > self.seq:
+                        self._hand_out(seq, text)
                 if not page:
-                    self._newest = self.seq
-        except DatabaseError:
-            logger.debug("Polling tries again", exc_info=True)
-            return
+                    self.newest = self.seq
+        except Unavailable:
+            return logger.debug("The next poll tries again", exc_info=True)
+        except Exception:
+            return logger.exception("Messages cannot be read; the next poll tries again")
         finally:
             self._catching_up = None
         self._advance()
 
     def _hand_out(self, seq, text):
         self.seq = seq
-        message = {"type": "websocket.send", "text": text}
+        broadcast = Broadcast.of({"group": str(self.room_id), "text": text})
         for reader in list(self.readers):
-            # A reader that has read the database itself may be ahead.
-            if reader.live and reader.seq < seq:
-                reader.seq = seq
-                reader.deliver(message, len(text))
+            reader.take(seq, broadcast)
 
-    # Presence
-
-    def users(self):
-        """Return the primary keys of the users who have a socket in this process, a set."""
-        return {reader.scope["user"].pk for reader in self.readers}
-
-    def show_present(self, names):
-        if names != self.present:
-            self.present = names
-            text = encode_frame({"type": "presence", "users": names})
-            self.deliver({"type": "websocket.send", "text": text}, len(text))
+    async def read_page(self, seq):
+        """As read_page() below. Those who ask for the same at about the same time share a query."""
+        # When the feed has gone on, there is more to read.
+        key = (seq, self.seq)
+        if key not in self._pages:
+            self._pages[key] = task = asyncio.create_task(query(read_page, self.room_id, seq))
+            asyncio.get_running_loop().call_later(KEPT, self._pages.pop, key)
+            # Those who wait are told of an error, if there are any left.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._pages[key])
 
 
-class Feeds:
-    """All feeds of one process, and the task that asks the database for all of them at once."""
-
-    def __init__(self):
-        self.by_room = {}
-        self.process = uuid.uuid4()
-        self._said = {}
-        self._said_at = 0
-        self._changed = asyncio.Event()
-        self._task = None
-
-    def look(self):
-        """Ask the database soon: somebody came or left."""
-        self._changed.set()
-        if self._task is None:
-            self._task = asyncio.create_task(self._watch())
-
-    async def _watch(self):
-        while True:
-            try:
-                async with asyncio.timeout(POLL):
-                    await self._changed.wait()
-                    await asyncio.sleep(SETTLE)
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self._ask()
-            except DatabaseError:
-                logger.debug("The next poll tries again", exc_info=True)
-            except Exception:
-                logger.exception("Rooms could not be polled")
-            if not self.by_room and not self._said:
-                self._task = None
-                return
-
-    async def _ask(self):
-        users = {room_id: feed.users() for room_id, feed in self.by_room.items()}
-        if users != self._said or time.monotonic() > self._said_at + BEAT:
-            await query(say_present, self.process, users)
-            self._said, self._said_at = users, time.monotonic()
-        for room_id, (seq, names) in (await query(look_at_rooms, list(users))).items():
-            if feed := self.by_room.get(room_id):
-                feed.hear_of(seq)
-                feed.show_present(names)
+def read_page(room_id, seq):
+    """Return the next messages of a room after the number `seq`: a list of their numbers and frames as JSON."""
+    return [(message.seq, encode(StoredMessage.of(message))) for message in messages_after(room_id, seq, PAGE)]

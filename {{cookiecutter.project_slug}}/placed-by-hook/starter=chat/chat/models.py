@@ -5,6 +5,7 @@ The functions are what the consumer and the views do with them.
 """
 
 from datetime import timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -14,7 +15,9 @@ from django.db.models import F, Max, Q
 from django.urls import reverse
 from django.utils import timezone
 
-# A process that says nothing for so long is dead; see BEAT in chat/feed.py.
+from realtime.socket import shown
+
+# A process that says nothing for so long is dead; see BEAT in chat/presence.py.
 PRESENCE_LIFETIME = timedelta(seconds=25)
 
 
@@ -90,20 +93,9 @@ class Message(models.Model):
     def __str__(self):
         return f"{self.room_id}/{self.seq}"
 
-    def frame(self):
-        """Return the frame that shows the message, a dict. The user is "" when the account is gone."""
-        return {
-            "type": "message",
-            "seq": self.seq,
-            "id": self.id,
-            "user": self.user.get_username() if self.user else "",
-            "text": self.text,
-            "sent_at": self.sent_at,
-        }
-
 
 class Presence(models.Model):
-    """A user has a socket to a room in a process, which says so again and again; see chat/feed.py."""
+    """A user has a socket to a room in a process, which says so again and again; see chat/presence.py."""
 
     room = models.ForeignKey(Room, models.CASCADE)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
@@ -130,8 +122,41 @@ def get_room(user, slug):
     """Return the Room of this slug. Raises Room.DoesNotExist, PermissionDenied if `user` may not enter it."""
     room = Room.objects.get(slug=slug)
     if not can_join(user, room):
-        raise PermissionDenied(f"You are not a member of {room}.")
+        # Django logs it, and a name may hold a newline.
+        raise PermissionDenied(f"You are not a member of {shown(room.name)}.")
     return room
+
+
+class Place(NamedTuple):
+    """A user in a room. last_seq: the number of its newest message. may_enter: as can_join(), for sockets."""
+
+    room_id: int
+    last_seq: int
+    may_enter: bool
+
+
+def look_up(pairs, by="pk"):
+    """
+    Return a dict of Places by pair, without those of rooms that do not exist: two queries in all.
+
+    pairs: of a room's primary key, or its slug with by="slug", and a user's primary key.
+    """
+    rooms = Room.objects.filter(**{f"{by}__in": {name for name, _ in pairs}})
+    rooms = {name: room for name, *room in rooms.values_list(by, "pk", "last_seq", "is_open")}
+    # Who may enter a room that is closed is decided below.
+    places = {pair: Place(*rooms[pair[0]]) for pair in pairs if pair[0] in rooms}
+    closed = [(place.room_id, user_id) for (_, user_id), place in places.items() if not place.may_enter]
+    room_ids, user_ids = {room_id for room_id, _ in closed}, {user_id for _, user_id in closed}
+    members = set(Membership.objects.filter(room__in=room_ids, user__in=user_ids).values_list("room", "user"))
+    for (name, user_id), place in places.items():
+        if (place.room_id, user_id) in members:
+            places[name, user_id] = place._replace(may_enter=True)
+    return places
+
+
+def find_places(pairs):
+    """As look_up(), by the slugs of rooms."""
+    return look_up(pairs, by="slug")
 
 
 def post_message(room_id, user, id, text):
@@ -181,33 +206,39 @@ def messages_before(room_id, seq, count):
     return list(messages[:count])[::-1]
 
 
-def get_last_seq(room_id):
-    """Return the number of the newest message, 0 if there is none, or no such room."""
-    return Room.objects.filter(pk=room_id).values_list("last_seq", flat=True).first() or 0
+def get_last_seqs(room_ids):
+    """Return the numbers of the newest messages, 0 if there is none, a dict by room."""
+    return dict(Room.objects.filter(pk__in=room_ids).values_list("pk", "last_seq"))
 
 
-def say_present(process, users):
+def record_presence(process, stored, pairs, beats):
     """
-    Store who has a socket in this process, and forget those of processes that have not done so for PRESENCE_LIFETIME.
+    Store who has a socket in a process, and return it: a dict of primary keys of Presence, by room and user.
 
-    process: UUID. users: dict of sets of primary keys of users, by primary key of the room.
+    process: UUID. stored: what was returned last. pairs: the primary keys of room and user, a set. beats: whether to say
+    that the process is alive, and to forget those that have not done so for PRESENCE_LIFETIME.
     """
     now = timezone.now()
-    rows = [
-        Presence(room_id=room_id, user_id=user_id, process=process, seen_at=now)
-        for room_id, user_ids in users.items()
-        for user_id in user_ids
-    ]
+    stored = dict(stored)
+    # SQLite takes some 30,000 parameters; the others have to wait.
+    left = list(stored.keys() - pairs)[:10_000]
+    Presence.objects.filter(pk__in=[stored.pop(pair) for pair in left]).delete()
+    if beats:
+        if Presence.objects.filter(process=process).update(seen_at=now) < len(stored):
+            # Somebody took the process for dead.
+            stored = {}
+        Presence.objects.filter(seen_at__lt=now - PRESENCE_LIFETIME).delete()
+    came = [Presence(room_id=pair[0], user_id=pair[1], process=process, seen_at=now) for pair in pairs - stored.keys()]
     fields = {"unique_fields": ["room", "user", "process"], "update_fields": ["seen_at"]}
-    Presence.objects.bulk_create(rows, update_conflicts=True, **fields)
-    Presence.objects.filter(Q(process=process, seen_at__lt=now) | Q(seen_at__lt=now - PRESENCE_LIFETIME)).delete()
+    for row in Presence.objects.bulk_create(came, update_conflicts=True, **fields):
+        stored[row.room_id, row.user_id] = row.pk
+    return stored
 
 
-def look_at_rooms(room_ids):
-    """Return the number of the newest message and the sorted names of who is present, a dict of pairs by room."""
+def get_names_present(room_ids):
+    """Return the sorted names of who is here in each of these rooms, a dict of lists."""
     alive = Presence.objects.filter(room__in=room_ids, seen_at__gte=timezone.now() - PRESENCE_LIFETIME)
-    names = {}
-    for room_id, name in alive.values_list("room", f"user__{get_user_model().USERNAME_FIELD}").distinct():
-        names.setdefault(room_id, []).append(name)
-    seqs = Room.objects.filter(pk__in=room_ids).values_list("pk", "last_seq")
-    return {room_id: (seq, sorted(names.get(room_id, []))) for room_id, seq in seqs}
+    names = {room_id: set() for room_id in room_ids}
+    for room_id, name in alive.values_list("room", f"user__{get_user_model().USERNAME_FIELD}"):
+        names[room_id].add(name)
+    return {room_id: sorted(names) for room_id, names in names.items()}

@@ -1,20 +1,33 @@
-"""Whoever may no longer be in a room is out of it at once."""
+"""Whoever may no longer be in a room is out of it at once. What is changed with update() is noticed by the next poll."""
 
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 
-from realtime.fanout import notify_members
+from realtime import notify_consumers
 
-from .feed import room_group
 from .models import Membership, Room
+from .rooms import room_group
 
 
 @receiver(post_delete, sender=Membership)
 def check_sockets_of_member(sender, instance, **kwargs):
-    notify_members({"type": "chat.access", "group": room_group(instance.room_id), "user": instance.user_id})
+    tell(instance.room_id, instance.user_id)
+
+
+@receiver(pre_save, sender=Membership)
+def check_sockets_of_former_member(sender, instance, raw=False, **kwargs):
+    """A membership may be given to somebody else, or moved to another room."""
+    before = None if raw or instance._state.adding else Membership.objects.filter(pk=instance.pk).first()
+    if before is not None and (before.room_id, before.user_id) != (instance.room_id, instance.user_id):
+        tell(before.room_id, before.user_id)
 
 
 @receiver([post_save, post_delete], sender=Room)
 def check_sockets_of_room(sender, instance, created=False, raw=False, **kwargs):
     if not created and not raw:
-        notify_members({"type": "chat.access", "group": room_group(instance.pk), "user": None})
+        tell(instance.pk)
+
+
+def tell(room_id, user_id=None):
+    """Have all processes check who is in a room, or only one user, when the transaction commits."""
+    notify_consumers(room_group(room_id), {"type": "chat.access", "user": user_id})

@@ -3,22 +3,32 @@
 import asyncio
 import uuid
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.test import AsyncClient
+from channels.layers import get_channel_layer
 from django.utils import timezone
 
-from chat import consumers, feed
+from chat import feed, rooms
 from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, post_message
-from realtime.fanout import get_fanout
+from realtime import Close, anotify
+from realtime.fanout import Subscription
+from realtime.process import of_process
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Tests need not wait for what polling finds."""
-    monkeypatch.setattr(feed, "POLL", 0.1)
-    monkeypatch.setattr(feed, "SETTLE", 0.01)
+    monkeypatch.setattr(rooms, "POLL", 0.1)
+    monkeypatch.setattr(rooms, "SETTLE", 0.01)
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """What a test sees is not found by polling."""
+    monkeypatch.setattr(rooms, "POLL", 600)
+    monkeypatch.setattr(rooms, "SETTLE", 600)
 
 
 @pytest.fixture
@@ -26,21 +36,26 @@ def enter(open_socket):
     """Return a coroutine function that opens a socket to `room` as `user`, or as nobody."""
 
     async def enter(user, room, query=""):
-        headers = []
-        if user is not None:
-            browser = AsyncClient()
-            await browser.aforce_login(user)
-            headers = [(b"cookie", f"sessionid={browser.cookies['sessionid'].value}".encode())]
         slug = room if isinstance(room, str) else room.slug
-        return await open_socket(f"/ws/socket-server/{slug}/{query}", headers=headers)
+        return await open_socket(f"/ws/socket-server/{slug}/{query}", user=user, greeting=False)
 
     return enter
+
+
+class Member:
+    """Another process, in the group of a room."""
+
+    def __init__(self):
+        self.told = []
+
+    def handle(self, message):
+        self.told.append(message)
 
 
 async def receive(socket, type):
     """Return the next frame of this type; those about presence come when they like."""
     while (frame := await socket.receive_json_from())["type"] != type:
-        assert frame["type"] == "presence", frame
+        assert frame["type"] in ("presence", "presence_change"), frame
     return frame
 
 
@@ -53,12 +68,6 @@ async def is_live(socket):
     await receive(socket, "connection_established")
     await socket.send_json_to({"type": "ping"})
     await receive(socket, "pong")
-
-
-async def closing_code(socket):
-    while (message := await socket.receive_output())["type"] != "websocket.close":
-        pass
-    return message["code"]
 
 
 async def send(socket, text="hello", **fields):
@@ -82,7 +91,10 @@ async def test_greets(enter, room, ann):
 
     socket = await enter(ann, room)
 
-    assert await receive(socket, "connection_established") == {
+    greeting = await receive(socket, "connection_established")
+    assert greeting.pop("max_size") == 2**16
+    assert greeting.pop("crowd") >= 0
+    assert greeting == {
         "type": "connection_established",
         "message": "You are now connected!",
         "room": "open",
@@ -92,12 +104,13 @@ async def test_greets(enter, room, ann):
 
 
 @pytest.mark.parametrize(
-    ("user", "slug", "code"), [(None, "open", 4401), ("ann", "nowhere", 4404), ("ann", "closed", 4403)]
+    ("user", "slug", "code"),
+    [(None, "open", Close.NOT_LOGGED_IN), ("ann", "nowhere", Close.NOT_FOUND), ("ann", "closed", Close.NOT_ALLOWED)],
 )
 async def test_whom_a_room_does_not_let_in(enter, room, closed_room, ann, user, slug, code):
     socket = await enter(ann if user else None, slug)
 
-    assert await closing_code(socket) == code
+    assert await socket.closed_with() == code
 
 
 @pytest.mark.parametrize(
@@ -112,7 +125,7 @@ async def test_whom_a_room_does_not_let_in(enter, room, closed_room, ann, user, 
     ],
 )
 async def test_what_was_missed_comes_first(enter, room, ann, monkeypatch, query, seqs):
-    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+    monkeypatch.setattr(feed, "PAGE", 7)
     await store(room, ann, 60)
 
     socket = await enter(ann, room, query)
@@ -256,9 +269,7 @@ async def test_the_last_one_arrives_too(enter, room, ann):
     assert await receive_seqs(socket, 1) == [1]
 
 
-async def test_pong_tells_the_last_number(enter, room, ann, monkeypatch):
-    monkeypatch.setattr(feed, "POLL", 600)
-    monkeypatch.setattr(feed, "SETTLE", 600)
+async def test_pong_tells_the_last_number(enter, room, ann, seldom):
     socket = await enter(ann, room)
     await is_live(socket)
     await store(room, ann, 2)
@@ -267,13 +278,11 @@ async def test_pong_tells_the_last_number(enter, room, ann, monkeypatch):
 
     # First, or the page would ask for what is on its way.
     assert await receive_seqs(socket, 2) == [1, 2]
-    assert await receive(socket, "pong") == {"type": "pong", "last_seq": 2}
+    assert (await receive(socket, "pong"))["last_seq"] == 2
 
 
-async def test_a_page_that_has_seen_more_than_the_feed(enter, room, ann, monkeypatch):
+async def test_a_page_that_has_seen_more_than_the_feed(enter, room, ann, seldom):
     """In another process, whose hint has not come yet."""
-    monkeypatch.setattr(feed, "POLL", 600)
-    monkeypatch.setattr(feed, "SETTLE", 600)
     await is_live(await enter(ann, room))
     await store(room, ann, 3)
 
@@ -284,10 +293,8 @@ async def test_a_page_that_has_seen_more_than_the_feed(enter, room, ann, monkeyp
     assert await receive_seqs(socket, 1) == [4]
 
 
-async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann, monkeypatch):
-    monkeypatch.setattr(feed, "POLL", 600)
-    monkeypatch.setattr(feed, "SETTLE", 600)
-    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann, seldom, monkeypatch):
+    monkeypatch.setattr(feed, "PAGE", 7)
     await is_live(await enter(ann, room))
     await store(room, ann, 30)
 
@@ -297,62 +304,75 @@ async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann,
     assert await receive_seqs(socket, 30) == list(range(1, 31))
 
 
-async def test_other_processes_are_told(enter, room, ann, monkeypatch, until):
+async def test_other_processes_are_told(enter, room, ann, seldom, until):
     """They do not wait for their poll, and neither does this one."""
-    monkeypatch.setattr(feed, "POLL", 600)
-    monkeypatch.setattr(feed, "SETTLE", 600)
-    told = []
-
-    class Elsewhere:
-        handle = told.append
-
-    elsewhere = Elsewhere()
-    group = feed.room_group(room.pk)
-    await get_fanout().join(group, elsewhere)
+    elsewhere = await Subscription.join(rooms.room_group(room.pk), Member())
     socket = await enter(ann, room)
     await is_live(socket)
 
     await send(socket)
-    await until(lambda: told)
-    text = told[0]["messages"][0][1]
-    hints = [[2, text.replace('"seq": 1', '"seq": 2')]]
-    await get_fanout().send(group, {"type": "chat.messages", "group": group, "messages": hints})
+    await until(lambda: elsewhere.member.told)
+    text = elsewhere.member.told[0]["messages"][0][1]
+    hints = [[2, text.replace('"seq":1', '"seq":2')]]
+    await elsewhere.send({"type": "chat.messages", "messages": hints})
 
     assert await receive_seqs(socket, 2) == [1, 2]
-    await get_fanout().leave(group, elsewhere)
+    await elsewhere.leave()
 
 
-async def test_a_feed_ends_with_its_last_reader(enter, room, ann):
+async def test_hints_of_the_last_release(enter, room, ann, seldom):
+    """It runs beside this one while a version is deployed: no version in the message, spaces in the JSON."""
+    socket = await enter(ann, room)
+    await is_live(socket)
+    frame = '{"type": "message", "seq": 1, "id": "%s", "user": "ann", "text": "x", "sent_at": "2026-01-01T00:00:00Z"}'
+    group = rooms.room_group(room.pk)
+    hints = [[1, frame % uuid.uuid4()]]
+
+    await get_channel_layer().group_send(group, {"type": "chat.messages", "group": group, "messages": hints})
+
+    assert await receive_seqs(socket, 1) == [1]
+
+
+async def test_what_is_broadcast_to_the_room(enter, room, ann):
+    socket = await enter(ann, room)
+    await is_live(socket)
+
+    await anotify(rooms.room_group(room.pk), {"type": "notice"})
+
+    assert await receive(socket, "notice") == {"type": "notice"}
+
+
+async def test_a_room_is_left_with_its_last_reader(enter, room, ann, until):
     sockets = [await enter(ann, room) for _ in range(2)]
+    open_rooms = of_process(rooms.OpenRooms)
     for socket in sockets:
         await is_live(socket)
-        assert get_fanout().groups[feed.room_group(room.pk)].members
+        assert room.pk in open_rooms._rooms
         await socket.disconnect()
 
-    assert feed.room_group(room.pk) not in get_fanout().groups
-    assert not feed._feeds[asyncio.get_running_loop()].by_room
+    assert not open_rooms._rooms
+    await until(lambda: open_rooms._task is None)
+    assert not await Presence.objects.aexists()
 
 
 async def test_hints_that_overtake_each_other(room, ann):
     """They are put in order without a query."""
-    handed_out = []
+    consumer = SimpleNamespace(scope={"user": ann}, handed_out=[])
+    consumer.deliver = lambda broadcast: consumer.handed_out.append(broadcast.event["text"])
+    messages = feed.Feed(room.pk, None)
+    messages.start(0)
+    reader = feed.Reader(consumer, messages)
+    messages.readers[reader] = None
+    reader.send_after(0)
 
-    class Reader:
-        live, seq, scope = True, 0, {"user": ann}
-
-        def deliver(self, message, size):
-            handed_out.append(message["text"])
-
-    room_feed = await feed.enter_feed(room.pk, reader := Reader())
     for seq in (2, 3, 1, 1, 2, 4):
-        room_feed.hear(seq, str(seq))
-    await room_feed.leave(reader)
+        messages.hear(seq, str(seq))
 
-    assert handed_out == ["1", "2", "3", "4"]
+    assert consumer.handed_out == ["1", "2", "3", "4"]
 
 
 async def test_pong_comes_after_what_was_missed(enter, room, ann, monkeypatch):
-    monkeypatch.setattr(consumers, "REPLAY_PAGE", 7)
+    monkeypatch.setattr(feed, "PAGE", 7)
     await store(room, ann, 60)
     socket = await enter(ann, room, "?after=0")
     await receive(socket, "connection_established")
@@ -375,7 +395,7 @@ async def test_resume(enter, room, ann):
 
 
 async def test_resume_in_the_middle_of_a_replay(enter, room, ann, monkeypatch):
-    monkeypatch.setattr(consumers, "REPLAY_PAGE", 10)
+    monkeypatch.setattr(feed, "PAGE", 10)
     await store(room, ann, 100)
     socket = await enter(ann, room, "?after=0")
     await receive(socket, "connection_established")
@@ -458,7 +478,7 @@ async def test_who_is_no_longer_a_member_is_out(enter, closed_room, ann, ben):
 
     await Membership.objects.filter(user=ben).adelete()
 
-    assert await closing_code(sockets[1]) == 4403
+    assert await sockets[1].closed_with() == Close.NOT_ALLOWED
     await send(sockets[0])
     assert await receive_seqs(sockets[0], 1) == [1]
 
@@ -468,11 +488,11 @@ async def test_a_room_that_is_deleted_or_closed(enter, room, ann):
     await receive(socket, "connection_established")
     room.is_open = False
     await room.asave()
-    assert await closing_code(socket) == 4403
+    assert await socket.closed_with() == Close.NOT_ALLOWED
 
     room.is_open = True
     await room.asave()
     socket = await enter(ann, room)
     await receive(socket, "connection_established")
     await Room.objects.all().adelete()
-    assert await closing_code(socket) == 4404
+    assert await socket.closed_with() == Close.NOT_FOUND

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from chat.frames import StoredMessage
 from chat.models import IdTaken, Message, Room, can_join, get_room, messages_after, messages_before, post_message
 
 
@@ -85,7 +86,7 @@ def test_the_numbers_have_no_gap_when_an_account_goes(room, ann, ben):
 
     messages = messages_after(room.pk, 0, 10)
     assert [message.seq for message in messages] == [1, 2, 3]
-    assert [message.frame()["user"] for message in messages] == ["", "ben", ""]
+    assert [StoredMessage.of(message).user for message in messages] == ["", "ben", ""]
 
 
 def test_pages(room, ann):
@@ -106,7 +107,7 @@ def test_a_page_is_one_query(room, ann):
         post(room, ann)
 
     with CaptureQueriesContext(connection) as queries:
-        assert [message.frame()["user"] for message in messages_after(room.pk, 0, 10)] == ["ann"] * 3
+        assert [StoredMessage.of(message).user for message in messages_after(room.pk, 0, 10)] == ["ann"] * 3
 
     assert len(queries) == 1
 

@@ -52,7 +52,8 @@ socket.addEventListener("frame", ({ detail: frame }) => {
   else if (frame.type === "message") take(frame);
   else if (frame.type === "pong") compare(frame);
   else if (frame.type === "history") showHistory(frame);
-  else if (frame.type === "presence") showPresent(frame);
+  else if (frame.type === "presence") showPresent(frame.users);
+  else if (frame.type === "presence_change") changePresent(frame);
   else if (frame.type === "error") showError(frame);
 });
 
@@ -70,7 +71,7 @@ function greet({ message, user: greeted, last_seq }) {
   catchingUp = newest !== latest; // Without being asked.
 }
 
-/** The room has fewer messages than the page: the server has another database now. */
+/** The page has missed very many messages, or the server has another database now, with fewer of them. */
 function startAnew() {
   clear();
   socket.close();
@@ -141,10 +142,18 @@ function turnBack() {
   turningBack = socket.send({ type: "history", before: oldest });
 }
 
-function showPresent({ users }) {
-  count.textContent = `: ${users.length}`;
+/** Where many are here, only those who come and go are named. */
+function changePresent({ came, left }) {
+  const names = new Set(Array.from(present.children, (item) => item.textContent));
+  came.forEach((name) => names.add(name));
+  left.forEach((name) => names.delete(name));
+  showPresent([...names].sort());
+}
+
+function showPresent(names) {
+  count.textContent = `: ${names.length}`;
   present.replaceChildren(
-    ...users.map((name) => {
+    ...names.map((name) => {
       const item = document.createElement("li");
       item.dir = "auto";
       item.textContent = name;

@@ -1,0 +1,110 @@
+"""The frames that cross a socket of a room, declared once; chat/README.md says what they are for."""
+
+import uuid
+from typing import Annotated
+
+from django.conf import settings
+from msgspec import Meta
+
+from realtime import frames
+from realtime.frames import Frame, FrameError, Text
+
+# The number of a message. JavaScript has no larger ones.
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+# From the page
+
+
+class Message(Frame):
+    """Store a text. id: a UUID, under which it is stored once, however often it is sent; without one it gets one."""
+
+    text: Annotated[str, Text(max_length=settings.CHAT_MAX_TEXT_LENGTH)]
+
+    def __post_init__(self):
+        if self.id is None:
+            self.id = str(uuid.uuid4())
+        elif not is_uuid(self.id):
+            raise FrameError("bad_id", '"id" must be a UUID in lower case, as crypto.randomUUID() makes it.')
+
+
+class Resume(Frame):
+    """Ask for all messages above a number again."""
+
+    after: Number
+
+
+class History(Frame):
+    """Ask for the messages before a number."""
+
+    before: Number
+
+
+# From the server
+
+
+class Greeting(frames.ConnectionEstablished, kw_only=True, tag="connection_established"):
+    """Greet. last_seq: the number of the newest message, or -1 if the page has missed too many and starts anew."""
+
+    room: str
+    user: str
+    last_seq: int
+
+
+class StoredMessage(Frame, tag="message"):
+    """
+    Show a message.
+
+    user: "" when the account is gone. text: "" when somebody has taken it back. sent_at: ISO 8601, in UTC.
+    """
+
+    seq: int
+    user: str
+    text: str
+    sent_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+
+    @classmethod
+    def of(cls, message):
+        """Return the frame of `message`, a models.Message."""
+        return cls(
+            id=str(message.id),
+            seq=message.seq,
+            user=message.user.get_username() if message.user else "",
+            text=message.text,
+            sent_at=message.sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+
+
+class HistoryPage(Frame, tag="history"):
+    """Answer a History: the messages, oldest first, and whether there are more before them."""
+
+    before: int
+    more: bool
+    messages: list[StoredMessage]
+
+
+class Presence(Frame):
+    """Tell who is here: all of them, sorted."""
+
+    users: list[str]
+
+
+class PresenceChange(Frame):
+    """Tell who has come and who has left since the last Presence or PresenceChange."""
+
+    came: list[str]
+    left: list[str]
+
+
+class Pong(frames.Pong, kw_only=True):
+    """Answer a ping. last_seq: the number of the newest message; a page that has less asks with Resume."""
+
+    last_seq: int
+
+
+def is_uuid(id):
+    """Tell whether `id`, a str, is a UUID as the server would write it, since the answer has to carry the very same."""
+    try:
+        return str(uuid.UUID(id)) == id
+    except ValueError:
+        return False

@@ -1,0 +1,237 @@
+"""
+The rooms that sockets of this process are in, and who may stay.
+
+A room is one subscription, one feed and one list of who is here, whatever the number of its sockets. One task asks the
+database about all rooms together, so that what nobody tells is noticed, too.
+"""
+
+import asyncio
+import logging
+import time
+
+from realtime import Close, conf
+from realtime.database import query
+from realtime.fanout import Broadcast, Subscription
+from realtime.outage import Unavailable
+from realtime.process import of_process
+
+from .feed import Feed
+from .models import get_last_seqs, get_names_present, look_up
+from .presence import Present, Recorder
+
+logger = logging.getLogger(__name__)
+
+# Seconds
+POLL = 3
+# A thousand who come at once are one change of who is present.
+SETTLE = 0.5
+# Pairs of room and user in one query.
+BATCH = 1000
+
+
+def room_group(room_id):
+    """Return the name of the group of a room in all processes, a str."""
+    return f"room.{room_id}"
+
+
+class Batch:
+    """
+    Calls a function that uses the database for all who ask at about the same time: one call after the other, each with
+    what has come meanwhile. After a restart thousands come at once.
+
+    function: takes a list and returns a dict by its items, which need not have all of them.
+    """
+
+    def __init__(self, function):
+        self._function = function
+        self._lock = asyncio.Lock()
+        self._items = set()
+        self._task = None
+
+    async def get(self, items):
+        """Return what the function returns for `items`, and for those of others. Raises Unavailable."""
+        if self._task is None:
+            self._items = set()
+            self._task = asyncio.create_task(self._call(self._items))
+            # Those who wait are told of an error, if there are any left.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._items.update(items)
+        return await asyncio.shield(self._task)
+
+    async def _call(self, items):
+        async with self._lock:
+            # Those who ask from now on are for the next call.
+            self._task = None
+            items, found = list(items), {}
+            for start in range(0, len(items), BATCH):
+                found |= await query(self._function, items[start : start + BATCH])
+            return found
+
+
+class OpenRoom:
+    """
+    A room as this process has it: a member of the room's group.
+
+    heard_at: when it was told last that somebody may have to leave, of time.monotonic().
+    """
+
+    def __init__(self, pk):
+        self.pk = pk
+        self.feed = Feed(pk, self._tell_others)
+        self.present = Present()
+        self.heard_at = 0
+        self._opening = asyncio.Lock()
+        self._subscription = None
+
+    @property
+    def readers(self):
+        return self.feed.readers
+
+    async def enter(self, reader, since):
+        """
+        Let `reader` in; return False, and close its socket, if its user may not be here any more.
+
+        since: when it was read that they may. Raises Unavailable.
+        """
+        self.readers[reader] = None
+        async with self._opening:
+            if self._subscription is None:
+                self._subscription = await Subscription.join(room_group(self.pk), self)
+                self.heard_at = time.monotonic()
+        # Not within the lock, so that all who wait for it ask together.
+        if self.feed.seq is None or self.heard_at >= since:
+            place = await self.check(reader)
+            if place is None:
+                return False
+            self.feed.start(place.last_seq)
+        return True
+
+    async def leave(self):
+        if self._subscription is not None:
+            await self._subscription.leave()
+
+    async def check(self, reader):
+        """Return the Place of `reader`; or close its socket and return None, if its user may not be here any more."""
+        pair = (self.pk, reader.user_id)
+        place = (await of_process(Batch, look_up).get([pair])).get(pair)
+        return place if self.keep(reader, place) else None
+
+    def keep(self, reader, place):
+        """Tell whether `reader` may stay by its `place`, a Place or None; close its socket if not."""
+        if place is not None and place.may_enter:
+            return True
+        if reader in self.readers:
+            del self.readers[reader]
+            code = Close.NOT_FOUND if place is None else Close.NOT_ALLOWED
+            reader.consumer.start_task(reader.consumer.socket.close(code))
+        return False
+
+    async def _tell_others(self, message):
+        await self._subscription.send(message)
+
+    def handle(self, message):
+        """Take what feeds and signals.py send to the group. The last release does, too."""
+        match message["type"]:
+            case "chat.messages":
+                for seq, text in message["messages"]:
+                    self.feed.hear(seq, text)
+            case "chat.access":
+                self.heard_at = time.monotonic()
+                for reader in list(self.readers):
+                    if message["user"] in (None, reader.user_id):
+                        reader.consumer.start_task(self.check(reader))
+
+    def deliver(self, broadcast):
+        """Take what somebody broadcast to the group, which is not numbered."""
+        for reader in list(self.readers):
+            reader.consumer.deliver(broadcast)
+
+    def show_present(self, names):
+        """Tell the sockets of this process who is here: a sorted list."""
+        if text := self.present.change(names):
+            self.deliver(Broadcast.of({"group": room_group(self.pk), "text": text}))
+
+
+class OpenRooms:
+    """All rooms of one process, and the task that asks the database about them: `of_process(OpenRooms)`."""
+
+    def __init__(self):
+        self._rooms = {}
+        self._recorder = Recorder()
+        self._changed = set()
+        self._wake = asyncio.Event()
+        self._task = None
+        self._polled_at = 0
+        self._checked_at = time.monotonic()
+
+    def open(self, room_id):
+        """Return the OpenRoom of this primary key."""
+        if room_id not in self._rooms:
+            self._rooms[room_id] = OpenRoom(room_id)
+        return self._rooms[room_id]
+
+    async def enter(self, room, reader, since):
+        """As OpenRoom.enter()."""
+        self._look(room)
+        return await room.enter(reader, since)
+
+    async def leave(self, room, reader):
+        """Forget `reader`."""
+        room.readers.pop(reader, None)
+        self._look(room)
+        if not room.readers and self._rooms.get(room.pk) is room:
+            del self._rooms[room.pk]
+            await room.leave()
+
+    def _look(self, room):
+        """Ask the database soon: somebody came or left."""
+        self._changed.add(room.pk)
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch())
+
+    async def _watch(self):
+        while True:
+            try:
+                async with asyncio.timeout(POLL):
+                    await self._wake.wait()
+                    await asyncio.sleep(SETTLE)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            now = time.monotonic()
+            if now >= self._polled_at + POLL:
+                changed, self._polled_at = set(self._rooms), now
+            ways = [self._ask_for_numbers, self._ask_who_is_here]
+            if now >= self._checked_at + conf.RECHECK_SECONDS:
+                ways.append(self._check_all)
+                self._checked_at = now
+            for ask in ways:
+                try:
+                    await ask(changed & self._rooms.keys())
+                except Unavailable:
+                    logger.debug("The next poll tries again", exc_info=True)
+                except Exception:
+                    logger.exception("Rooms could not be polled")
+            if not self._rooms and self._recorder.is_empty:
+                self._task = None
+                return
+
+    async def _ask_for_numbers(self, room_ids):
+        for room_id, seq in (await query(get_last_seqs, room_ids)).items():
+            if room := self._rooms.get(room_id):
+                room.feed.hear_of(seq)
+
+    async def _ask_who_is_here(self, room_ids):
+        pairs = {(room.pk, reader.user_id) for room in self._rooms.values() for reader in room.readers}
+        await query(self._recorder.record, pairs)
+        for room_id, names in (await query(get_names_present, room_ids)).items():
+            if room := self._rooms.get(room_id):
+                room.show_present(names)
+
+    async def _check_all(self, room_ids):
+        readers = [(room, reader) for room in self._rooms.values() for reader in room.readers]
+        places = await of_process(Batch, look_up).get((room.pk, reader.user_id) for room, reader in readers)
+        for room, reader in readers:
+            room.keep(reader, places.get((room.pk, reader.user_id)))
