@@ -18,33 +18,13 @@ unexport $(filter DJANGO_%,$(.VARIABLES))
 # uv trusts whom pip trusts: the certificates of this machine.
 export UV_SYSTEM_CERTS := true
 
-# cookiecutter ignores an answer to no question, and daphne goes on without a port: say it, before anything is done.
-define check_demo
-import json, os, socket, sys
-port, answers = sys.argv[1], [answer.partition('=') for answer in sys.argv[2:]]
-questions = {name: value for name, value in json.load(open('cookiecutter.json')).items() if name[0] != '_'}
-for name, _, value in answers:
-    if name not in questions:
-        sys.exit(f'ARGS: {name} is no question; the questions are ' + ', '.join(questions))
-    if isinstance(questions[name], list) and value not in questions[name]:
-        sys.exit(f'ARGS: {name}={value} is not allowed; allowed are ' + ', '.join(questions[name]))
-try:
-    with socket.create_server(('127.0.0.1', int(port))):
-        pass
-except (ValueError, OverflowError):
-    sys.exit(f'PORT={port} is no port; one from 1024 to 65535 is')
-except OSError as error:
-    sys.exit(f'PORT={port} cannot be used ({os.strerror(error.errno)}); choose another, as in: make demo PORT=8001')
-endef
-export check_demo
-
 .PHONY: help demo test bench lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 demo: $(READY)
-	@$(BIN)/python -c "$$check_demo" '$(PORT)' $(ARGS)
+	@$(BIN)/python .ci/check_demo.py '$(PORT)' $(ARGS)
 	@rm -rf build/demo
 	@baked=$$($(BIN)/cookiecutter . --no-input --default-config --output-dir build/demo $(ARGS) 2>&1) || \
 	{ echo "$$baked" | sed '/^ERROR: Stopping/,$$d' >&2; exit 1; }
