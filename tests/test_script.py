@@ -1,13 +1,45 @@
-"""The logic of the reconnecting script, without a browser: socket.test.mjs, run by Node's own test runner."""
+"""The reconnecting script without a browser: its logic (socket.test.mjs, by Node's own test runner) and its types."""
 
+import ast
 import re
 import shutil
 import subprocess
 
+import npm
 import pytest
 from servers import REPOSITORY, require
 
 TEMPLATE = REPOSITORY / "{{cookiecutter.project_slug}}"
+SCRIPT = TEMPLATE / "placed-by-hook" / "always" / "realtime" / "static" / "realtime" / "socket.js"
+
+# What a project with a bundler writes; each mistake must be one for the types, too.
+TYPED = """
+import { Close, ReconnectingSocket } from "./socket.js";
+
+const options = { protocols: ["json"], token: async () => "a ticket", pace: 30, greets: true };
+export const socket = new ReconnectingSocket(new URL("https://api.example.com/ws/"), options);
+for (const address of ["/ws/", () => "/ws/?after=7"]) new ReconnectingSocket(address, { token: "abc" });
+socket.addEventListener("statechange", ({ detail }) => {
+  const words: string = detail.state === "closed" && detail.code === Close.NOT_LOGGED_IN ? "log in" : detail.state;
+  document.title = words + (detail.reason ?? "");
+});
+socket.addEventListener("frame", ({ detail: { type, ...rest } }) => console.log(type.length, rest["text"]));
+socket.addEventListener("message", ({ data }) => console.log(typeof data === "string" ? data : data.byteLength));
+socket.removeEventListener("frame", console.log);
+const isSent: boolean = socket.send({ type: "typing" }) || socket.send("<p>") || socket.send(new Uint8Array(3));
+const id: string = socket.deliver({ type: "message", text: "Hello" });
+socket.close({ code: Close.NORMAL, reason: String(isSent) + id + socket.pending[0]?.type });
+// @ts-expect-error: a frame has a type
+socket.deliver({ text: "Hello" });
+// @ts-expect-error: there is no such state
+if (socket.state === "opened") socket.open();
+// @ts-expect-error: it is read-only
+socket.state = "open";
+// @ts-expect-error: a number is no token
+new ReconnectingSocket("/ws/", { token: 7 });
+// @ts-expect-error: there is no such code
+export const code: number = Close.TEAPOT;
+"""
 
 
 @pytest.fixture
@@ -30,6 +62,55 @@ def test_logic(node):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_types(node, tmp_path):
+    """The comments of the script are types that TypeScript finds no fault in, and finds faults with."""
+    tsc = npm.install("typescript@7.0.2") / "node_modules" / "typescript" / "bin" / "tsc"
+    shutil.copy(SCRIPT, tmp_path)
+    (tmp_path / "app.ts").write_text(TYPED, encoding="utf-8")
+    flags = ["--noEmit", "--allowJs", "--checkJs", "--strict", "--noUncheckedIndexedAccess"]
+    target = ["--target", "es2022", "--lib", "es2023,dom,dom.iterable", "--module", "esnext"]
+
+    command = [node, tsc, *flags, *target, "--moduleResolution", "bundler", "app.ts", "socket.js"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_close_codes_are_those_of_the_server():
+    server = ast.parse((TEMPLATE / "realtime" / "close.py").read_text("utf-8"))
+    codes = {
+        node.targets[0].id: node.value.value
+        for node in ast.walk(server)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
+    script = re.search(r"const Close = Object\.freeze\(\{(.*?)\}\)", SCRIPT.read_text("utf-8"), re.DOTALL)[1]
+
+    assert {name: int(code) for name, code in re.findall(r"(\w+): (\d+)", script)} == codes
+
+
+def test_constants_follow_those_of_the_server():
+    """As the script's comments say: what the server allows, half of it, or more than it takes."""
+    conf = (TEMPLATE / "realtime" / "conf.py").read_text("utf-8")
+    outage = (TEMPLATE / "realtime" / "outage.py").read_text("utf-8")
+    script = SCRIPT.read_text("utf-8")
+    rate, burst = (int(re.search(rf'"{name}": (\d+)', conf)[1]) for name in ("FRAMES_PER_SECOND", "FRAME_BURST"))
+    patience = int(re.search(r"^PATIENCE = (\d+)", outage, re.MULTILINE)[1])
+    ours = {name: int(text) for name, text in re.findall(r"^const (\w+) = ([\d_]+);", script, re.MULTILINE)}
+
+    assert ours["PACE"] == rate / 2
+    assert ours["BURST"] == burst / 2
+    assert ours["TOO_MANY_DELAY"] == burst / rate * 1000
+    assert ours["ANSWER_TIMEOUT"] > patience * 1000
+
+
+def test_the_script_needs_no_page_of_ours():
+    script = SCRIPT.read_text("utf-8")
+
+    assert not re.search(r"^\s*import\b|\bimport\(", script, re.MULTILINE)
+    assert set(re.findall(r"\bdocument\.(\w+)", script)) == {"addEventListener", "visibilityState"}
+    assert "dataset" not in script
+
+
 def test_scripts_hold_imports_in_the_form_that_django_hashes():
     """https://docs.djangoproject.com/en/stable/ref/contrib/staticfiles/#manifeststaticfilesstorage"""
     imports = [
@@ -39,3 +120,8 @@ def test_scripts_hold_imports_in_the_form_that_django_hashes():
     ]
 
     assert imports == ["../realtime/socket.js", "./unsent.js", "../realtime/socket.js"]
+
+
+def test_pages_name_codes_instead_of_writing_them():
+    for script in TEMPLATE.rglob("chat.js"):
+        assert not re.search(r"\b4[04]\d\d\b", script.read_text("utf-8")), script
