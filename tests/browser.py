@@ -17,7 +17,7 @@ try:
 except ImportError:
     sync_playwright = None
 
-GREETING = "You are now connected!"
+CONNECTED = "connected"
 # A page on plain http that is not the local machine's, like one that a phone opens.
 PHONE_HOST = "phone.test"
 # What Chromium writes to the console where there is no mistake.
@@ -66,7 +66,7 @@ def visits(browser):
         if message.type == "error" and not message.text.startswith(HARMLESS):
             errors.append(message.text)
 
-    def visit(url, state=GREETING, prepare=None, context=None, **options):
+    def visit(url, state=CONNECTED, prepare=None, context=None, **options):
         if context is None:
             context = browser.new_context(**options)
             contexts.append(context)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browser import GREETING, PHONE_HOST, expect_state, messages, notice, open_browser, send, visits, waiting
+from browser import CONNECTED, PHONE_HOST, expect_state, messages, notice, open_browser, send, visits, waiting
 from servers import Server
 
 try:
@@ -82,10 +82,10 @@ def test_server_restart(visit, project, kind):
         first.context.set_offline(True)
 
         server.start()
-        expect_state(second, GREETING)
+        expect_state(second, CONNECTED)
         expect_state(first, "reconnecting…")
         first.context.set_offline(False)
-        expect_state(first, GREETING)
+        expect_state(first, CONNECTED)
         expect(notice(first)).to_be_empty()
 
         send(second, "after")
@@ -103,7 +103,7 @@ def test_back_button(visit, server):
     page.goto("about:blank")
     page.go_back(wait_until="commit")
 
-    expect_state(page, GREETING)
+    expect_state(page, CONNECTED)
     expect(messages(page)).to_have_text(["still here", re.compile("missing")])
 
 
@@ -118,7 +118,8 @@ def test_close_codes_that_mean_no(visit, server, code, text):
 
     expect(notice(page)).to_contain_text("Not sent")
     expect(page.get_by_label("Message", exact=True)).to_have_value("anybody?")
-    assert page.sockets == 1
+    # Another tab may have logged in again: the script tries once more with the new cookie.
+    assert page.sockets == (2 if code == 4401 else 1)
 
 
 def test_project_name_is_shown_exactly(visit, bake):
@@ -184,7 +185,7 @@ def test_a_refused_message_says_why(visit, server):
                     socket.send(json.dumps(error))
 
             socket.on_message(answer)
-            socket.send(json.dumps({"type": "connection_established", "message": GREETING}))
+            socket.send(json.dumps({"type": "connection_established", "message": "You are now connected!"}))
 
         page.route_web_socket("**/ws/socket-server/", refuse)
 
@@ -196,9 +197,35 @@ def test_a_refused_message_says_why(visit, server):
     expect(waiting(page)).to_have_count(0)
 
 
+def test_a_notice_goes_when_its_message_has_arrived(visit, server):
+    def prepare(page):
+        page.frames_heard = []
+
+        def meet(socket):
+            def answer(data):
+                frame = json.loads(data)
+                if frame["type"] == "message":
+                    page.frames_heard.append(frame)
+                    error = {"type": "error", "code": "rate_limited", "message": "Too many.", "id": frame["id"]}
+                    socket.send(json.dumps(error | {"retry_after": 1} if len(page.frames_heard) == 1 else frame))
+
+            socket.on_message(answer)
+            socket.send(json.dumps({"type": "connection_established", "message": "You are now connected!"}))
+
+        page.route_web_socket("**/ws/socket-server/", meet)
+
+    page = visit(server.url, prepare=prepare)
+
+    send(page, "one")
+    expect(notice(page)).to_have_text("Too many.")
+    expect(messages(page)).to_have_text(["one"])
+    expect(notice(page)).to_be_empty()
+    assert [frame["text"] for frame in page.frames_heard] == ["one", "one"]
+
+
 def test_errors_and_repetitions(visit, server):
     frames = [
-        {"type": "connection_established", "message": GREETING},
+        {"type": "connection_established", "message": "You are now connected!"},
         {"type": "message", "text": "once", "id": "1"},
         {"type": "message", "text": "once", "id": "1"},
         {"type": "message", "text": "twice", "id": None},

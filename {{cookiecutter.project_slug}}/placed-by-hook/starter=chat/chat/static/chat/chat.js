@@ -4,7 +4,7 @@
 // A room numbers its messages 1, 2, 3, …, and the page shows an unbroken run of them. One that does not continue the
 // run is not shown: the page asks for what is missing, and the server sends everything from there on again.
 
-import { ReconnectingSocket } from "../realtime/socket.js";
+import { Close, ReconnectingSocket } from "../realtime/socket.js";
 import { Unsent } from "./unsent.js";
 
 /** Messages on the page: while the reader is at the end, those before are taken away. */
@@ -12,9 +12,9 @@ const MAX_SHOWN = 2000;
 /** As many messages that come at once are read out by a screen reader; more would talk for minutes. */
 const MAX_READ_OUT = 5;
 const WHY_CLOSED = {
-  4401: "You are logged out.",
-  4403: "You are not a member of this room.",
-  4404: "This room does not exist any more.",
+  [Close.NOT_LOGGED_IN]: "You are logged out.",
+  [Close.NOT_ALLOWED]: "You are not a member of this room.",
+  [Close.NOT_FOUND]: "This room does not exist any more.",
 };
 
 const all = Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]);
@@ -23,7 +23,8 @@ const { state, login, people, count, present, scroller, older, log, messages } =
 const { waiting, newer, notice, form, text: input, "blank-item": blank } = elements;
 const { socketPath, maxTextLength, room, user } = elements.room.dataset;
 
-const socket = new ReconnectingSocket(() => socketPath + (newest === null ? "" : `?after=${newest}`));
+// A room greets, and says whom: before that nothing is sent in anybody's name.
+const socket = new ReconnectingSocket(() => socketPath + (newest === null ? "" : `?after=${newest}`), { greets: true });
 const unsent = new Unsent(user, room);
 const items = new Map(); // Those of `waiting`, by id.
 let oldest = null; // The run of numbers on the page; null before there is one.
@@ -37,12 +38,13 @@ let lastTop = 0;
 let quiet = 0; // The timer that ends it.
 
 socket.addEventListener("statechange", ({ detail }) => {
-  if (detail.state === "open") notice.textContent = "";
+  const why = WHY_CLOSED[detail.code] ?? `The server said no (${detail.code ?? detail.reason}).`;
+  if (detail.state === "open") say("");
   state.dataset.state = detail.state;
   if (detail.state === "connecting") state.textContent = "connecting…";
   if (detail.state === "reconnecting") state.textContent = "reconnecting…";
-  if (detail.state === "closed") state.textContent = WHY_CLOSED[detail.code] ?? `The server said no (${detail.code}).`;
-  login.hidden = detail.code !== 4401;
+  if (detail.state === "closed") state.textContent = why;
+  login.hidden = detail.state !== "closed" || detail.code !== Close.NOT_LOGGED_IN;
   starting = catchingUp = turningBack = false;
 });
 
@@ -59,11 +61,11 @@ socket.addEventListener("frame", ({ detail: frame }) => {
 
 // Messages
 
-function greet({ message, user: greeted, last_seq }) {
+function greet({ user: greeted, last_seq }) {
   // Somebody else has logged in meanwhile, in another tab: what waits here is not theirs to send.
-  if (greeted !== user) return socket.close({ code: 4401 });
+  if (greeted !== user) return socket.close({ code: Close.NOT_LOGGED_IN });
   if (newest > last_seq) return startAnew();
-  state.textContent = message;
+  state.textContent = "connected";
   latest = last_seq;
   if (newest === null) hush();
   if (newest === null && latest === 0) newest = 0;
@@ -165,13 +167,19 @@ function showPresent(names) {
 function showError({ id, code, message }) {
   turningBack = false;
   const item = items.get(id);
-  if (!item || code === "rate_limited") return void (notice.textContent = message);
+  if (!item || code === "rate_limited") return say(message, id);
   unsent.drop(id);
   removeWaiting(id);
   item.classList.add("refused");
   item.lastElementChild.textContent = `not sent: ${message}`;
   messages.append(item);
   join(item);
+}
+
+/** Show a notice until the next one, or until the message with the id `about` has its answer. */
+function say(text, about = "") {
+  notice.textContent = text;
+  notice.dataset.about = about;
 }
 
 // What is typed
@@ -188,11 +196,11 @@ form.addEventListener("submit", (event) => {
     if (socket.state === "closed") throw new RangeError("Not sent: there is no connection.");
     const time = new Date().toISOString();
     unsent.keep(deliver({ text, time }), text, time);
-    notice.textContent = socket.state === "open" ? "" : "This is sent as soon as the connection is back.";
+    say(socket.state === "open" ? "" : "This is sent as soon as the connection is back.");
     input.value = "";
     scrollToEnd();
   } catch (error) {
-    notice.textContent = error.message; // The text stays where it was typed.
+    say(error.message); // The text stays where it was typed.
   }
 });
 
@@ -217,6 +225,7 @@ function deliver({ id, text, time }) {
 }
 
 function removeWaiting(id) {
+  if (notice.dataset.about === id) say("");
   items.get(id)?.remove();
   items.delete(id);
 }
@@ -281,7 +290,7 @@ function scrollToEnd() {
 
 older.addEventListener("click", () => {
   turnBack();
-  if (!turningBack) notice.textContent = "Older messages can be fetched when the connection is back.";
+  if (!turningBack) say("Older messages can be fetched when the connection is back.");
 });
 newer.addEventListener("click", () => {
   scroller.focus({ preventScroll: true });

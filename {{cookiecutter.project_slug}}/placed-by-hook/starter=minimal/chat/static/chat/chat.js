@@ -1,13 +1,13 @@
 // Step 4 of 4: the WebSocket script. It shows the frames of the consumer (step 2, chat/consumers.py), and sends
 // what is typed. Coming back after a loss, and keeping what was typed meanwhile, is left to realtime's socket.js.
 
-import { ReconnectingSocket } from "../realtime/socket.js";
+import { Close, ReconnectingSocket } from "../realtime/socket.js";
 
 const GAP = "What others wrote meanwhile is missing here.";
 const WHY_CLOSED = {
-  4401: "log in, then reload this page.",
-  4403: "you are not allowed in here.",
-  4404: "the server has no socket at this address.",
+  [Close.NOT_LOGGED_IN]: "log in, then reload this page.",
+  [Close.NOT_ALLOWED]: "you are not allowed in here.",
+  [Close.NOT_FOUND]: "the server has no socket at this address.",
 };
 
 const ids = ["state", "scroller", "messages", "waiting", "notice", "form", "text", "blank-item"];
@@ -19,19 +19,19 @@ let atEnd = true;
 let lastTop = 0;
 
 socket.addEventListener("statechange", ({ detail }) => {
-  const why = WHY_CLOSED[detail.code] ?? `the server said no (${detail.code}).`;
+  const why = WHY_CLOSED[detail.code] ?? `the server said no (${detail.code ?? detail.reason}).`;
   const isBack = detail.state === "open" && state.dataset.state === "reconnecting";
-  if (isBack) notice.textContent = "";
+  if (isBack) say("");
   if (isBack && messages.querySelector("li:last-child:not(.gap)")) addItem(messages, "gap", GAP);
   state.dataset.state = detail.state;
+  if (detail.state === "open") state.textContent = "connected";
   if (detail.state === "reconnecting") state.textContent = "reconnecting…";
   if (detail.state === "closed") state.textContent = `Disconnected: ${why}`;
 });
 
 // One case for each type of frame that the consumer sends.
 socket.addEventListener("frame", ({ detail: frame }) => {
-  if (frame.type === "connection_established") state.textContent = frame.message;
-  else if (frame.type === "message") showMessage(frame);
+  if (frame.type === "message") showMessage(frame);
   else if (frame.type === "error") showError(frame);
 });
 
@@ -46,11 +46,11 @@ form.addEventListener("submit", (event) => {
     if (length > maxTextLength) throw new RangeError(`Not sent: ${length} characters, and ${maxTextLength} fit.`);
     if (socket.state === "closed") throw new RangeError("Not sent: there is no connection.");
     addItem(waiting, "own", text, socket.deliver({ type: "message", text }), "not sent yet");
-    notice.textContent = socket.state === "open" ? "" : "This is sent as soon as the connection is back.";
+    say(socket.state === "open" ? "" : "This is sent as soon as the connection is back.");
     input.value = "";
     atEnd = true;
   } catch (error) {
-    notice.textContent = error.message; // The text stays where it was typed.
+    say(error.message); // The text stays where it was typed.
   }
 });
 
@@ -74,8 +74,14 @@ function showMessage({ id, text }) {
 
 function showError({ id, code, message }) {
   const text = shown.get(id)?.firstElementChild.textContent;
-  if (!text || code === "rate_limited") notice.textContent = message;
+  if (!text || code === "rate_limited") say(message, id);
   else addItem(messages, "own refused", text, id, `not sent: ${message}`);
+}
+
+/** Shows a notice until the next one, or until the message with the id `about` has its answer. */
+function say(text, about = "") {
+  notice.textContent = text;
+  notice.dataset.about = about;
 }
 
 function addItem(list, className, text, id = Symbol("no id"), note = "") {
@@ -90,6 +96,7 @@ function addItem(list, className, text, id = Symbol("no id"), note = "") {
 }
 
 function removeItem(id) {
+  if (notice.dataset.about === id) say("");
   shown.get(id)?.remove();
   shown.delete(id);
 }
