@@ -90,6 +90,11 @@ async def test_a_foreign_origin_is_refused_and_the_line_names_what_helps(caplog,
     assert remedy in line
 
 
+def remedy_of(scope, origin):
+    scope["headers"] += [(b"origin", origin.encode())] if origin else []
+    return remedy_for(scope)
+
+
 def scope_of(host, scheme="ws", **headers):
     pairs = [(b"host", host.encode())]
     pairs += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -112,35 +117,35 @@ def test_own_origins_and_those_of_the_setting_are_allowed(settings, host, scheme
     settings.ALLOWED_HOSTS = ["a.example", "[::1]"]
     settings.REALTIME_ALLOWED_ORIGINS = ["https://app.example:8443"]
 
-    assert remedy_for(scope_of(host, scheme), origin) is None
+    assert remedy_of(scope_of(host, scheme), origin) is None
 
 
 def test_a_host_that_is_not_the_sites_is_refused(settings):
     settings.ALLOWED_HOSTS = ["a.example"]
 
-    assert "add b.example to DJANGO_ALLOWED_HOSTS" in remedy_for(scope_of("b.example:80"), "http://b.example")
+    assert "add b.example to DJANGO_ALLOWED_HOSTS" in remedy_of(scope_of("b.example:80"), "http://b.example")
 
 
 def test_any_host_is_not_any_origin(settings):
     settings.ALLOWED_HOSTS = ["*"]
 
     for origin in (None, "null", "http://evil.example"):
-        assert remedy_for(scope_of("a.example"), origin)
+        assert remedy_of(scope_of("a.example"), origin)
 
 
 def test_any_port_of_localhost_in_development(settings):
     settings.DEBUG, settings.ALLOWED_HOSTS = True, []
 
-    assert remedy_for(scope_of("127.0.0.1:8000"), "http://localhost:5173") is None
-    assert remedy_for(scope_of("127.0.0.1:8000"), "http://evil.example:5173")
+    assert remedy_of(scope_of("127.0.0.1:8000"), "http://localhost:5173") is None
+    assert remedy_of(scope_of("127.0.0.1:8000"), "http://evil.example:5173")
 
 
 def test_a_proxy_that_ends_tls(settings):
     settings.ALLOWED_HOSTS = ["a.example"]
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-    assert remedy_for(scope_of("a.example", x_forwarded_proto="https"), "https://a.example") is None
-    assert remedy_for(scope_of("a.example", "wss", x_forwarded_proto="http"), "https://a.example")
+    assert remedy_of(scope_of("a.example", x_forwarded_proto="https"), "https://a.example") is None
+    assert remedy_of(scope_of("a.example", "wss", x_forwarded_proto="http"), "https://a.example")
 
 
 @pytest.mark.parametrize(

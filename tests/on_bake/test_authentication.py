@@ -41,7 +41,7 @@ from realtime.authentication import GROUP, Logins, heard
 from realtime.broadcasts import digest, user_group
 from realtime.consumers import RealtimeConsumer
 from realtime.fanout import get_fanout
-from realtime.process import of_process
+from realtime.process import process
 from realtime.users import get_users, session_store
 
 User = get_user_model()
@@ -155,7 +155,7 @@ async def assert_in(*sockets):
 
 async def recheck():
     """As the process does every REALTIME_RECHECK_SECONDS."""
-    logins = of_process(Logins)
+    logins = process()[Logins]
     await logins._recheck(list({login for some in logins._logins.values() for login in some}))
 
 
@@ -351,7 +351,7 @@ async def test_bad_cookies_are_their_senders_alone(engine, ann, connect, caplog,
         *[connect(client) for _ in range(100)],
     )
 
-    logins = of_process(Logins)
+    logins = process()[Logins]
     assert len(logins._logins[digest(ann.pk)]) == 200
     assert len(sockets) == 200 + len(bad)
     assert not any(key in caplog.text for key in [*strange, key_of(client)])
@@ -372,7 +372,7 @@ async def test_a_claim_that_fails_is_found_by_halves(ann, connect, caplog, monke
 
     await asyncio.gather(*[connect(client) for _ in range(100)], connect(other), *[connect(client) for _ in range(99)])
 
-    assert len(of_process(Logins)._logins[digest(ann.pk)]) == 199
+    assert len(process()[Logins]._logins[digest(ann.pk)]) == 199
     # Not 200: half and half again.
     assert len(calls) < 30
     (line,) = complaints(caplog)
@@ -600,7 +600,7 @@ async def test_all_are_asked_in_two_queries(ann, connect):
         client = await sync_to_async(log_in)(await User.objects.acreate_user(name))
         for _ in range(5):
             await connect(client)
-    logins = of_process(Logins)
+    logins = process()[Logins]
     claims = [login.claim for some in logins._logins.values() for login in some]
 
     def count():
@@ -621,7 +621,7 @@ async def test_all_are_asked_again_and_again_as_long_as_there_is_somebody(ann, c
     await User.objects.aupdate(is_active=False)
     await assert_out(socket)
     await socket.disconnect()
-    await until(lambda: of_process(Logins)._rechecking is None)
+    await until(lambda: process()[Logins]._rechecking is None)
 
     again = await sync_to_async(log_in)(await User.objects.acreate_user("ben"))
     before = len(reads)
@@ -857,7 +857,7 @@ async def test_a_session_that_ends_while_it_is_read(engine, ann, connect, until,
     # In a thread of its own: that of the ORM is reading.
     monkeypatch.setattr(users, "get_users", None)
     await asyncio.to_thread(in_a_thread, client.logout)
-    await until(lambda: digest(key) in of_process(Logins)._heard)
+    await until(lambda: digest(key) in process()[Logins]._heard)
     go_on.set()
 
     # Without another read, which would fail.
@@ -875,8 +875,8 @@ async def test_a_session_that_is_read_between_the_signal_of_its_logout_and_its_e
     """Engines without a table say nothing when it ends."""
     client = await sync_to_async(log_in)(ann)
     await sync_to_async(authentication.tell)(ann, key_of(client))
-    await until(lambda: digest(key_of(client)) in of_process(Logins)._heard or not of_process(Logins)._logins)
-    of_process(Logins).handle({"session": digest(key_of(client)), "user": None})
+    await until(lambda: digest(key_of(client)) in process()[Logins]._heard or not process()[Logins]._logins)
+    process()[Logins].handle({"session": digest(key_of(client)), "user": None})
 
     await assert_out(await connect(client, greeting=False))
 
@@ -889,7 +889,7 @@ async def test_a_user_who_is_saved_while_the_session_is_read(engine, ann, connec
 
     ann.is_active = False
     await asyncio.to_thread(in_a_thread, ann.save)
-    await until(lambda: digest(ann.pk) in of_process(Logins)._heard)
+    await until(lambda: digest(ann.pk) in process()[Logins]._heard)
     go_on.set()
 
     await assert_out(await connecting)
@@ -902,7 +902,7 @@ async def test_a_profile_that_is_edited_while_the_session_is_read(ann, connect, 
     await until(started.is_set)
 
     await asyncio.to_thread(in_a_thread, ann.save)
-    await until(lambda: digest(ann.pk) in of_process(Logins)._heard)
+    await until(lambda: digest(ann.pk) in process()[Logins]._heard)
     go_on.set()
 
     await assert_in(await connecting)
@@ -910,7 +910,7 @@ async def test_a_profile_that_is_edited_while_the_session_is_read(ann, connect, 
 
 async def test_what_was_heard_is_forgotten(monkeypatch):
     monkeypatch.setattr(authentication, "RECENT", 0.01)
-    logins = of_process(Logins)
+    logins = process()[Logins]
 
     for name in "abc":
         logins.handle({"session": name, "user": None})
@@ -961,7 +961,7 @@ async def test_a_channel_layer_that_is_away_is_not_waited_for(ann, connect, unti
 async def test_nothing_is_kept_of_a_socket_that_is_gone(ann, connect, bearers, until):
     bearers["ann"] = (ann, timezone.now() + datetime.timedelta(days=1))
     sockets = [await connect(await sync_to_async(log_in)(ann)), await connect(headers=token("ann"))]
-    logins = of_process(Logins)
+    logins = process()[Logins]
     assert len(logins._logins[digest(ann.pk)]) == 2
 
     for socket in sockets:

@@ -9,12 +9,11 @@ from django.db import OperationalError
 
 from realtime import Close, activity, outage
 from realtime.activity import Activity
-from realtime.broadcasts import broadcast_of
 from realtime.consumers import RealtimeConsumer
-from realtime.database import database_outage
-from realtime.fanout import ChannelLayerUnavailable, get_fanout
+from realtime.database import DatabaseOutage
+from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from realtime.frames import Frame, FrameError
-from realtime.process import of_process
+from realtime.process import process
 
 
 class Do(Frame):
@@ -131,7 +130,7 @@ async def test_a_plain_group_works_beside_broadcasts():
     groups = get_fanout()
 
     await groups.layer.group_send("plain", {"type": "plain.news", "text": "hello"})
-    await groups.send("plain", broadcast_of("plain", {"type": "broadcast"}))
+    await groups.send("plain", broadcast_of("plain", '{"type":"broadcast"}'))
 
     for socket in sockets:
         assert await socket.receive_json_from() == {"type": "news", "text": "hello"}
@@ -153,29 +152,48 @@ async def test_what_connect_sends_comes_first():
     await socket.disconnect()
 
 
-async def test_a_reader_that_is_too_slow_is_closed_with_4000(caplog, until):
-    writable = asyncio.Event()
-    sent, incoming = [], asyncio.Queue()
+@pytest.fixture
+async def stuck(until):
+    """A socket to Slow whose client reads nothing: its task, what the server has taken, how to let it read again."""
+
+    class Stuck:
+        writable, sent, incoming = asyncio.Event(), [], asyncio.Queue()
 
     async def send(message):
-        if message["type"] == "websocket.send":
-            await writable.wait()
-        sent.append(message)
+        if message["type"] != "websocket.accept":
+            await Stuck.writable.wait()
+        Stuck.sent.append(message)
 
     scope = {"type": "websocket", "path": "/ws/test/", "headers": []}
-    socket = asyncio.create_task(Slow.as_asgi()(scope, incoming.get, send))
-    await incoming.put({"type": "websocket.connect"})
+    Stuck.task = asyncio.create_task(Slow.as_asgi()(scope, Stuck.incoming.get, send))
+    await Stuck.incoming.put({"type": "websocket.connect"})
     await until(members)
     for _ in range(50):
-        await get_fanout().send("group", broadcast_of("group", {"type": "x", "text": "x" * 100}))
-    await until(lambda: not members())
-    assert "reads too slowly" in caplog.text
+        await get_fanout().send("group", broadcast_of("group", "x" * 100))
+    return Stuck
 
-    writable.set()
-    await until(lambda: sent[-1]["type"] == "websocket.close")
-    assert sent[-1]["code"] == 4000
-    await incoming.put({"type": "websocket.disconnect", "code": 4000})
-    await socket
+
+async def test_a_reader_that_is_too_slow_is_closed_with_4000(stuck, caplog, until):
+    assert [record.getMessage() for record in caplog.get_records("setup")][1:] == [
+        "WebSocket /ws/test/ of unknown reads too slowly"
+    ]
+
+    stuck.writable.set()
+
+    await until(lambda: stuck.sent[-1]["type"] == "websocket.close")
+    assert stuck.sent[-1]["code"] == 4000
+    await stuck.incoming.put({"type": "websocket.disconnect", "code": 4000})
+    await stuck.task
+    assert not members()
+
+
+async def test_a_reader_that_reads_nothing_more_is_given_up(stuck, monkeypatch):
+    monkeypatch.setattr("realtime.socket.CLOSE_TIMEOUT", 0.05)
+
+    await asyncio.wait_for(stuck.task, 5)
+
+    assert not members()
+    assert Slow.left_with[-1] == 4000
 
 
 async def test_a_closed_socket_has_left_its_groups():
@@ -335,7 +353,7 @@ async def test_a_database_that_is_away_closes_with_4000_and_one_line(what, caplo
     async def ask():
         assert not away
 
-    monkeypatch.setattr(database_outage(), "_ask", ask)
+    monkeypatch.setattr(process()[DatabaseOutage], "_ask", ask)
     for socket in sockets:
         await socket.send_json_to(do(what))
         assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
@@ -393,7 +411,7 @@ async def test_one_line_a_minute(caplog, monkeypatch, until):
 async def test_dropped_messages_are_counted():
     logging.getLogger("channels_redis.core").info("%s of %s channels over capacity in group %s", 2, 3, "group")
 
-    assert of_process(Activity)["dropped"] == 2
+    assert process()[Activity]["dropped"] == 2
 
 
 async def test_log(caplog):

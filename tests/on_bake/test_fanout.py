@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import gc
 import json
+from collections import Counter
 
 import pytest
 from channels.layers import InMemoryChannelLayer
 
 from realtime import fanout, outage
-from realtime.broadcasts import broadcast_of
-from realtime.fanout import ChannelLayerUnavailable, Fanout
+from realtime.fanout import Broadcast, ChannelLayerUnavailable, Fanout, broadcast_of
+from realtime.frames import encode
 from realtime.outbox import Outbox
 
 
@@ -25,7 +26,7 @@ class Member:
 
 
 def message(text):
-    return broadcast_of("room", {"type": "message", "text": text})
+    return broadcast_of("room", encode({"type": "message", "text": text}))
 
 
 class Layer(InMemoryChannelLayer):
@@ -287,14 +288,21 @@ async def server():
     return Server()
 
 
+def make_outbox(write, limit=1000):
+    """Return an Outbox of an open socket; `overflows` is a list of what it has given up."""
+    outbox = Outbox(write, Counter(), lambda: outbox.overflows.append("overflow"))
+    outbox.limit, outbox.is_open, outbox.overflows = limit, True, []
+    return outbox
+
+
 def open_outbox(server, limit=1000):
-    outbox = Outbox(server.send, limit)
+    outbox = make_outbox(server.send, limit)
     outbox.release()
     return outbox
 
 
 def put(outbox, text):
-    return outbox.put({"type": "websocket.send", "text": text}, len(text))
+    outbox.deliver(Broadcast("room", {"type": "websocket.send", "text": text}, len(text), None))
 
 
 async def test_a_write_that_need_not_wait_makes_no_task(server):
@@ -308,7 +316,7 @@ async def test_a_write_that_need_not_wait_makes_no_task(server):
 
 
 async def test_what_is_put_before_the_release_waits(server, until):
-    outbox = Outbox(server.send, limit=1000)
+    outbox = make_outbox(server.send)
     put(outbox, "second")
     await outbox.send({"type": "websocket.send", "text": "first"})
 
@@ -320,7 +328,8 @@ async def test_what_is_put_before_the_release_waits(server, until):
 async def test_a_slow_reader_gets_all_in_order(server):
     outbox = open_outbox(server)
     server.writable.clear()
-    assert all(put(outbox, str(number)) for number in range(100))
+    for number in range(100):
+        put(outbox, str(number))
     sending = asyncio.create_task(outbox.send({"type": "websocket.send", "text": "last"}))
     await asyncio.sleep(0)
     assert not server.sent
@@ -335,21 +344,29 @@ async def test_too_slow_a_reader_is_refused(server):
     outbox = open_outbox(server, limit=1000)
     server.writable.clear()
 
-    taken = [put(outbox, "x" * 100) for _ in range(20)]
-
     # The first is with the server, ten more wait.
-    assert taken == [True] * 11 + [False] * 9
-    await outbox.close()
+    for _ in range(11):
+        put(outbox, "x" * 100)
+    assert not outbox.closed
+    for _ in range(9):
+        put(outbox, "x" * 100)
+
+    assert outbox.closed
+    assert outbox.overflows == ["overflow"]
+    await outbox.stop()
 
 
 async def test_a_closed_connection_disturbs_nobody():
     async def send(message):
         raise OSError("the client is gone")
 
-    outbox = Outbox(send, limit=1000)
+    outbox = make_outbox(send)
     outbox.release()
 
-    assert put(outbox, "hello")
+    put(outbox, "hello")
+    await outbox.send({"type": "websocket.send", "text": "hello"})
+
+    assert outbox.closed
 
 
 async def test_a_task_that_the_layer_forgets_leaves_no_traceback(layer, groups, monkeypatch, caplog, until):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -16,7 +17,20 @@ from realtime import limits
 from realtime.asgi import Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
 from realtime.limits import Limit, Owner, Owners, place
-from realtime.process import of_process
+from realtime.process import process
+
+
+def socket_of(owner):
+    return SimpleNamespace(owner=owner, process=process())
+
+
+def limit_of(owner, rate, burst):
+    return Limit(socket_of(owner), rate, burst)
+
+
+def place_of(owner):
+    return place(socket_of(owner))
+
 
 User = get_user_model()
 
@@ -45,7 +59,7 @@ def take(limit, count):
 
 
 async def test_the_sockets_of_a_user_share_a_bucket(clock):
-    one, two, other = Limit(ANN, 20, 200), Limit(ANN, 20, 200), Limit(BEN, 20, 200)
+    one, two, other = limit_of(ANN, 20, 200), limit_of(ANN, 20, 200), limit_of(BEN, 20, 200)
 
     assert (take(one, 150), take(two, 150), take(other, 250)) == (150, 50, 200)
     clock.now += 1
@@ -53,18 +67,18 @@ async def test_the_sockets_of_a_user_share_a_bucket(clock):
 
 
 async def test_a_reconnect_does_not_renew_it(clock):
-    with place(ANN):
-        assert take(Limit(ANN, 20, 200), 200) == 200
-    with place(ANN):
-        assert take(Limit(ANN, 20, 200), 1) == 0
+    with place_of(ANN):
+        assert take(limit_of(ANN, 20, 200), 200) == 200
+    with place_of(ANN):
+        assert take(limit_of(ANN, 20, 200), 1) == 0
 
 
 async def test_consumers_with_other_limits_have_buckets_of_their_own(clock):
-    assert (take(Limit(ANN, 20, 200), 500), take(Limit(ANN, 60, 300), 500)) == (200, 300)
+    assert (take(limit_of(ANN, 20, 200), 500), take(limit_of(ANN, 60, 300), 500)) == (200, 300)
 
 
 async def test_those_without_a_login_have_one_each_and_ten_together(clock):
-    sockets = [Limit(OFFICE, 20, 200) for _ in range(12)]
+    sockets = [limit_of(OFFICE, 20, 200) for _ in range(12)]
 
     assert [take(socket, 250) for socket in sockets] == [200] * 10 + [0, 0]
     clock.now += 1
@@ -72,12 +86,12 @@ async def test_those_without_a_login_have_one_each_and_ten_together(clock):
 
 
 async def test_a_socket_without_an_owner_has_its_own(clock):
-    assert [take(Limit(None, 20, 200), 250) for _ in range(12)] == [200] * 12
+    assert [take(limit_of(None, 20, 200), 250) for _ in range(12)] == [200] * 12
 
 
 @pytest.mark.parametrize("owner", [ANN, OFFICE, None])
 async def test_no_limit(owner):
-    limit = Limit(owner, None, 200)
+    limit = limit_of(owner, None, 200)
 
     assert take(limit, 10_000) == 10_000
     limit.spend(10_000)
@@ -87,7 +101,7 @@ async def test_no_limit(owner):
 
 @pytest.mark.parametrize("owner", [ANN, OFFICE, None])
 async def test_the_seconds_to_wait_are_enough_and_no_more(clock, owner):
-    limit = Limit(owner, 20, 200)
+    limit = limit_of(owner, 20, 200)
     take(limit, 200)
 
     assert limit.take() == 0.1
@@ -100,16 +114,16 @@ async def test_the_seconds_to_wait_are_enough_and_no_more(clock, owner):
 
 
 async def test_an_answer_may_cost_more_than_there_is(clock):
-    one, two = Limit(ANN, 20, 200), Limit(ANN, 20, 200)
+    one, two = limit_of(ANN, 20, 200), limit_of(ANN, 20, 200)
 
     one.spend(300)
 
     assert two.take() == 5.1
-    assert Limit(BEN, 20, 200).take() is None
+    assert limit_of(BEN, 20, 200).take() is None
 
 
 async def test_a_cost_above_the_burst_is_taken_when_the_bucket_is_full(clock):
-    limit = Limit(ANN, 20, 200)
+    limit = limit_of(ANN, 20, 200)
 
     assert limit.take(300) is None
     assert limit.take(300) == 15
@@ -117,7 +131,7 @@ async def test_a_cost_above_the_burst_is_taken_when_the_bucket_is_full(clock):
 
 @pytest.mark.parametrize("owner", [ANN, OFFICE, None])
 async def test_who_goes_on_sending_is_abusing_until_the_bucket_is_full(clock, owner):
-    limit = Limit(owner, 20, 200)
+    limit = limit_of(owner, 20, 200)
     take(limit, 400)
     assert not limit.is_abused
 
@@ -130,7 +144,7 @@ async def test_who_goes_on_sending_is_abusing_until_the_bucket_is_full(clock, ow
 
 
 async def test_one_who_abuses_an_address_does_not_end_the_others(clock):
-    honest, abuser = Limit(OFFICE, 20, 200), Limit(OFFICE, 20, 200)
+    honest, abuser = limit_of(OFFICE, 20, 200), limit_of(OFFICE, 20, 200)
     take(abuser, 10_000)
 
     assert abuser.is_abused
@@ -143,53 +157,53 @@ async def test_one_who_abuses_an_address_does_not_end_the_others(clock):
 
 async def test_the_next_socket_of_a_user_is_one_too_many(settings):
     settings.REALTIME_SOCKETS_PER_USER = 3
-    places = [place(ANN) for _ in range(3)]
+    places = [place_of(ANN) for _ in range(3)]
     assert [each.__enter__() for each in places] == [True] * 3
 
-    with place(ANN) as is_free, place(BEN) as is_free_for_ben:
+    with place_of(ANN) as is_free, place_of(BEN) as is_free_for_ben:
         assert (is_free, is_free_for_ben) == (False, True)
     places.pop().__exit__(None, None, None)
-    with place(ANN) as is_free:
+    with place_of(ANN) as is_free:
         assert is_free
     for each in places:
         each.__exit__(None, None, None)
 
 
 async def test_an_address_has_a_limit_of_its_own_if_any(settings):
-    with place(OFFICE), place(OFFICE), place(OFFICE) as is_free:
+    with place_of(OFFICE), place_of(OFFICE), place_of(OFFICE) as is_free:
         assert is_free
     settings.REALTIME_SOCKETS_PER_ADDRESS = 2
-    with place(OFFICE), place(OFFICE), place(OFFICE) as is_free:
+    with place_of(OFFICE), place_of(OFFICE), place_of(OFFICE) as is_free:
         assert not is_free
 
 
 async def test_a_new_socket_of_one_who_is_abusing_is_refused(clock):
-    with place(ANN):
-        take(Limit(ANN, 20, 200), 401)
+    with place_of(ANN):
+        take(limit_of(ANN, 20, 200), 401)
 
-    with place(ANN) as is_free:
+    with place_of(ANN) as is_free:
         assert not is_free
     clock.now += 10
-    with place(ANN) as is_free:
+    with place_of(ANN) as is_free:
         assert is_free
 
 
 async def test_an_address_is_refused_when_ten_are_abusing(clock):
     for _ in range(9):
-        take(Limit(OFFICE, 20, 200), 401)
-    with place(OFFICE) as is_free:
+        take(limit_of(OFFICE, 20, 200), 401)
+    with place_of(OFFICE) as is_free:
         assert is_free
 
-    take(Limit(OFFICE, 20, 200), 401)
-    with place(OFFICE) as is_free:
+    take(limit_of(OFFICE, 20, 200), 401)
+    with place_of(OFFICE) as is_free:
         assert not is_free
 
 
 async def test_nothing_is_kept_of_those_who_are_gone(until):
-    owners = of_process(Owners)
-    with place(ANN), place(OFFICE), place(BEN):
-        take(Limit(ANN, 1000, 10), 20)
-        take(Limit(OFFICE, 1000, 10), 1)
+    owners = process()[Owners]
+    with place_of(ANN), place_of(OFFICE), place_of(BEN):
+        take(limit_of(ANN, 1000, 10), 20)
+        take(limit_of(OFFICE, 1000, 10), 1)
     # They have sent nothing, or it is long ago.
     assert BEN not in owners
     assert owners[ANN].buckets
@@ -200,10 +214,10 @@ async def test_nothing_is_kept_of_those_who_are_gone(until):
 async def test_thousands_of_addresses_leave_nothing(until):
     for number in range(5000):
         owner = Owner("address", str(number))
-        with place(owner):
-            Limit(owner, 20, 200)
+        with place_of(owner):
+            limit_of(owner, 20, 200)
 
-    assert not of_process(Owners)
+    assert not process()[Owners]
 
 
 # Real sockets

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from realtime import tickets
 from realtime.authentication import Logins
-from realtime.process import of_process
+from realtime.process import process
 from realtime.tickets import TICKET_SECONDS, ticket_of, user_of_ticket
 
 User = get_user_model()
@@ -157,7 +157,7 @@ async def test_it_opens_a_socket_and_again(open_socket, ann, way):
         socket = await open_with(open_socket, ticket, way)
         await socket.send_json_to({"type": "ping"})
         await socket.receive_type("pong")
-    logins = of_process(Logins)
+    logins = process()[Logins]
     assert {login.user for some in logins._logins.values() for login in some} == {ann}
 
 
@@ -229,7 +229,7 @@ async def test_a_user_who_has_changed_since(open_socket, ann, change):
         await ann.adelete()
     else:
         await User.objects.filter(pk=ann.pk).aupdate(**change)
-        logins = of_process(Logins)
+        logins = process()[Logins]
         await logins._recheck(list({login for some in logins._logins.values() for login in some}))
 
     assert await user_of_ticket(ticket, {}) is None
@@ -259,7 +259,7 @@ async def test_logout_does_not_end_its_socket(open_socket, ann):
 async def test_it_decides_beside_the_cookie_of_somebody_else(open_socket, ann):
     ben = await User.objects.acreate_user("ben")
     await open_with(open_socket, ticket_of(ann), user=ben)
-    logins = of_process(Logins)
+    logins = process()[Logins]
     assert {login.user for some in logins._logins.values() for login in some} == {ann}
 
     socket = await open_with(open_socket, "bad", user=ben, greeting=False)

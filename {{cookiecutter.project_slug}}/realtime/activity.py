@@ -14,7 +14,7 @@ GREETINGS_PER_SECOND = 500
 
 class Activity(Counter):
     """
-    What happened since the last line about it, by name.
+    What happened since the last line about it, by name, and how many sockets are open.
 
     There is a line every REPORT_EVERY seconds, unless no socket is open and nothing has happened.
     """
@@ -24,25 +24,12 @@ class Activity(Counter):
     def __init__(self):
         super().__init__()
         self.sockets = 0
-        self._task = None
+        self._task = asyncio.create_task(self._report())
 
     @property
     def crowd(self):
         """The seconds over which the clients of this process should spread their return, a float."""
         return round(self.sockets / GREETINGS_PER_SECOND, 1)
-
-    def opened(self):
-        self.sockets += 1
-        self.count("opened")
-
-    def closed(self, code):
-        self.sockets -= 1
-        self[f"closed_{code}"] += 1
-
-    def count(self, name):
-        self[name] += 1
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._report())
 
     async def _report(self):
         while True:

@@ -3,14 +3,15 @@
 import logging
 from urllib.parse import urlsplit
 
+from asgiref.sync import markcoroutinefunction
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.http.request import validate_host
 from django.urls import re_path
 
-from . import conf
 from .authentication import Authentication
 from .close import Close
-from .socket import Sockets, get_header, shown, socket_of
+from .socket import NO_SOCKETS, Sockets, get_header, shown
 
 __all__ = ["AllowedOrigins", "Authentication", "Sockets", "unknown_path"]
 
@@ -29,21 +30,31 @@ class AllowedOrigins:
     def __init__(self, application):
         self.application = application
 
-    async def __call__(self, scope, receive, send):
-        socket = socket_of(scope)
-        remedy = None if socket.token is not None else remedy_for(scope, get_header(scope, b"origin"))
+    @markcoroutinefunction
+    def __call__(self, scope, receive, send):
+        if "realtime" not in scope:
+            raise ImproperlyConfigured(NO_SOCKETS)
+        remedy = remedy_for(scope) if scope["realtime"].token is None else None
         if remedy is None:
-            return await self.application(scope, receive, send)
-        socket.activity.count("refused_origins")
-        origin, host = (shown(get_header(scope, name) or "missing") for name in (b"origin", b"host"))
-        socket.log(logging.WARNING, "refused: its page's Origin is %s, the Host is %s. %s", origin, host, remedy)
-        await receive()
-        await send({"type": "websocket.close"})
+            return self.application(scope, receive, send)
+        return refuse(scope, receive, send, remedy)
 
 
-def remedy_for(scope, origin):
-    """Return None if a page from `origin`, a str or None, may open a socket; or what to do if it should."""
-    scheme, host = own_address(scope)
+async def refuse(scope, receive, send, remedy):
+    """ASGI application that answers with HTTP 403 and writes one log line."""
+    socket = scope["realtime"]
+    socket.activity["refused_origins"] += 1
+    origin, host = (shown(get_header(scope, name) or "missing") for name in (b"origin", b"host"))
+    socket.log(logging.WARNING, "refused: its page's Origin is %s, the Host is %s. %s", origin, host, remedy)
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+def remedy_for(scope):
+    """Return None if the page that asks may open a socket; or what to do if it should."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get(b"origin")
+    scheme, host = own_address(scope, headers)
     hosts = settings.ALLOWED_HOSTS or (LOCALHOST if settings.DEBUG else [])
     if not validate_host(without_port(host), hosts):
         return f"If the site has this host, add {shown(without_port(host))} to DJANGO_ALLOWED_HOSTS."
@@ -52,7 +63,7 @@ def remedy_for(scope, origin):
     if origin == "null":
         return "A page from a file or in a sandboxed frame has none: serve the page from a host, or offer a token."
     own = f"{scheme}://{host}"
-    if origin.lower() in (own, *conf.ALLOWED_ORIGINS):
+    if origin.lower() in (own, *settings.REALTIME_ALLOWED_ORIGINS):
         return None
     if settings.DEBUG and validate_host(without_port(urlsplit_netloc(origin)), LOCALHOST):
         # Whatever serves the page in development, such as a bundler with a port of its own.
@@ -62,16 +73,16 @@ def remedy_for(scope, origin):
     return f"If the page is yours, add {shown(origin)} to DJANGO_ALLOWED_ORIGINS."
 
 
-def own_address(scope):
-    """Return scheme and host (with a port that is not the scheme's own) at which the client asks, as an Origin has them."""
+def own_address(scope, headers):
+    """Return scheme and host, with a port that is not the scheme's own, at which the client asks: as in an Origin."""
     secure = scope.get("scheme") in ("wss", "https")
     if settings.SECURE_PROXY_SSL_HEADER:
         # As HttpRequest.scheme reads it.
         name, value = settings.SECURE_PROXY_SSL_HEADER
-        header = get_header(scope, name.removeprefix("HTTP_").replace("_", "-").lower().encode())
+        header = headers.get(name.removeprefix("HTTP_").replace("_", "-").lower().encode())
         secure = secure if header is None else header.split(",")[0].strip() == value
-    forwarded = get_header(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
-    host = (forwarded or get_header(scope, b"host") or "").lower()
+    forwarded = headers.get(b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
+    host = (forwarded or headers.get(b"host") or "").lower()
     return ("https", host.removesuffix(":443")) if secure else ("http", host.removesuffix(":80"))
 
 
@@ -93,7 +104,7 @@ async def close_unknown_path(scope, receive, send):
 
     URLRouter itself raises ValueError, an HTTP 500 with a traceback: https://github.com/django/channels/issues/2147
     """
-    socket = socket_of(scope)
+    socket = scope["realtime"]
     socket.log(logging.WARNING, "refused: no such path in routing.py")
     await receive()
     await socket.close(Close.NOT_FOUND)

@@ -16,20 +16,21 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from . import conf, limits
+from . import limits
 from .broadcasts import digest, notify_consumers, user_group
 from .close import Close
-from .database import DatabaseUse, database_outage
+from .database import DatabaseOutage, DatabaseUse
 from .fanout import get_fanout
 from .outage import Unavailable
-from .process import of_process
-from .socket import socket_of
+from .process import process
+from .socket import NO_SOCKETS
 from .users import BATCH, UserBatcher, session_store
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,10 @@ class Authentication:
         self.application = application
 
     async def __call__(self, scope, receive, send):
-        socket, logins, since = socket_of(scope), of_process(Logins), time.monotonic()
+        if "realtime" not in scope:
+            raise ImproperlyConfigured(NO_SOCKETS)
+        socket, since = scope["realtime"], time.monotonic()
+        logins = socket.process[Logins]
         # A proxy that speaks HTTP/2 may send each cookie in a line of its own.
         header = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
         cookies = parse_cookie(header.decode("latin-1"))
@@ -69,12 +73,12 @@ class Authentication:
         socket.user, socket.session = login.user, session
         is_anonymous = login.user.is_anonymous
         socket.owner = limits.Owner("address", socket.address) if is_anonymous else limits.Owner("user", login.user.pk)
-        with limits.place(socket.owner) as is_free, logins.watch(login):
+        with limits.place(socket) as is_free, logins.watch(login):
             if not is_free:
                 socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
                 await socket.close(Close.TOO_MANY_MESSAGES)
             await logins.catch_up(login, since)
-            if not socket.closed:
+            if not socket.outbox.closed:
                 scope = dict(scope, cookies=cookies, session=session, user=login.user)
                 await self.application(scope, receive, send)
 
@@ -114,12 +118,15 @@ class Logins:
         self._heard = {}  # when, by name, the oldest first
         self._tasks = set()
         self._rechecking = None
+        self._listens = False
+        self._users = process()[UserBatcher]
 
     async def of_token(self, socket, scope):
         """Return the Login of the socket's token, or None. Raises Unavailable, and what REALTIME_TOKEN_USER does."""
-        await self._listen()
+        if not self._listens:
+            await self._listen()
         async with DatabaseUse():
-            answer = await import_string(conf.TOKEN_USER)(socket.token, scope)
+            answer = await import_string(settings.REALTIME_TOKEN_USER)(socket.token, scope)
         user, expires_at = answer if isinstance(answer, tuple) else (answer, None)
         login = user is not None and user.is_active and Login(socket, user, expires_at=expires_at)
         return login if login and login.holds(user) else None
@@ -128,8 +135,12 @@ class Logins:
         """Read `session`, a SessionStore, and return its Login. Raises Unavailable."""
         user, key = None, session.session_key
         if key is not None:
-            await self._listen()
-            (user,) = await database_outage().retry(of_process(UserBatcher).load, [session])
+            if not self._listens:
+                await self._listen()
+            try:
+                (user,) = await self._users.load([session])
+            except Unavailable:
+                (user,) = await process()[DatabaseOutage].retry(self._users.load, [session])
         if isinstance(user, Exception):
             logger.error("WebSocket %s of %s: its session cannot be read", socket.path, socket.address, exc_info=user)
             session._session_key, session._session_cache, user = None, {}, None
@@ -182,13 +193,15 @@ class Logins:
         try:
             async with asyncio.timeout(LISTEN_TIMEOUT):
                 await get_fanout().join(GROUP, self)
+                self._listens = True
         except (TimeoutError, Unavailable):
             logger.debug("The next re-check will do", exc_info=True)
 
     async def _recheck_all(self):
         while self._logins:
-            await asyncio.sleep(conf.RECHECK_SECONDS)
-            await self._listen()
+            await asyncio.sleep(settings.REALTIME_RECHECK_SECONDS)
+            if not self._listens:
+                await self._listen()
             await self._recheck(list({login for logins in self._logins.values() for login in logins}))
         self._rechecking = None
 
@@ -197,7 +210,7 @@ class Logins:
         try:
             for start in range(0, len(logins), BATCH):
                 some = logins[start : start + BATCH]
-                users = await of_process(UserBatcher).load([login.claim for login in some])
+                users = await self._users.load([login.claim for login in some])
                 ended = []
                 for login, user in zip(some, users, strict=True):
                     if isinstance(user, Exception):
@@ -222,7 +235,7 @@ class Logins:
 def heard(message):
     """Take a message of the last release, which sends it to the group of a user; this goes with the next release."""
     if "user" not in message:
-        of_process(Logins).handle(message)
+        process()[Logins].handle(message)
 
 
 def tell(user=None, session_key=None):

@@ -14,10 +14,10 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 from . import layers
-from .fanout import VERSION, get_fanout
+from .fanout import VERSION, broadcast_of, get_fanout
 from .frames import encode
 from .outage import Unavailable
-from .process import of_process, server_loop
+from .process import process, server_loop
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ def notify(group, frame):
     commits, and never after a rollback; without a transaction, at once. Nobody waits for the channel layer, whose errors
     are logged, since what is committed cannot be undone. Raises TypeError or ValueError for a bad group or frame.
     """
-    _on_commit(broadcast_of(group, frame))
+    _on_commit(broadcast_of(group, encode(frame)))
 
 
 async def anotify(group, frame):
     """As notify(), in asynchronous code, where there are no transactions. It waits for the channel layer, 1 s at most."""
-    message = broadcast_of(group, frame)
+    message = broadcast_of(group, encode(frame))
     get_channel_layer().require_valid_group_name(group)
-    await of_process(Notifier).send([message])
+    await process()[Notifier].send([message])
 
 
 def notify_user(user, frame):
@@ -63,18 +63,6 @@ def notify_consumers(group, message):
     """
     get_handler_name(message)
     _on_commit(message | {"group": group, "version": VERSION})
-
-
-def broadcast_of(group, frame, sender=None):
-    """Return the message that carries `frame` through the channel layer. sender: the id of a socket to leave out."""
-    message = {"type": "realtime.broadcast", "group": group, "version": VERSION}
-    if isinstance(frame, bytes):
-        message["bytes"] = frame
-    else:
-        message["text"] = frame if isinstance(frame, str) else encode(frame)
-    if sender is not None:
-        message["sender"] = sender
-    return message
 
 
 def user_group(pk):
@@ -109,7 +97,7 @@ def _hand_over(message):
 
 
 def _put(message):
-    of_process(Notifier).put(message)
+    process()[Notifier].put(message)
 
 
 @cache
@@ -131,7 +119,7 @@ def _wait_at_exit(loop, pid):
 
 
 async def _sent():
-    await of_process(Notifier).sent(EXIT_TIMEOUT)
+    await process()[Notifier].sent(EXIT_TIMEOUT)
 
 
 class Notifier:

@@ -12,7 +12,6 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 
-from . import conf
 from .socket import Sockets
 
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
@@ -100,7 +99,7 @@ def check_allowed_hosts(app_configs, **kwargs):
 @checks.register
 def check_token_user(app_configs, **kwargs):
     """REALTIME_TOKEN_USER must be the path of a function."""
-    module, _, name = conf.TOKEN_USER.rpartition(".")
+    module, _, name = settings.REALTIME_TOKEN_USER.rpartition(".")
     try:
         getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

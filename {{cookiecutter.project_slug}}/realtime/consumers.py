@@ -3,22 +3,22 @@
 import asyncio
 import logging
 from functools import partial
-from itertools import count
+from uuid import uuid4
 
 from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
+from django.conf import settings
 
-from . import conf
 from .authentication import heard
-from .broadcasts import broadcast_of, user_group
+from .broadcasts import user_group
 from .close import Close
 from .database import DatabaseUse
-from .fanout import Broadcast, get_fanout
+from .fanout import Broadcast, Fanout, broadcast_of
 from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, decoder_of, encode, find_id
 from .limits import Limit
 from .outage import Unavailable
-from .outbox import Outbox
 from .socket import Sockets
 
 # Frames of one socket after which the others have their turn: thousands may have come at once.
@@ -34,8 +34,6 @@ REPLACED = {
 
 # Characters or bytes of an answer that cost as much as a frame.
 CHARGED = 4096
-
-_numbers = count()
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
@@ -59,9 +57,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     sends: list[type[Frame]] = []
     _decode = staticmethod(decoder_of([]))
 
-    # In the long run, and at once; None: no limit.
-    frames_per_second = conf.Default("FRAMES_PER_SECOND")
-    frame_burst = conf.Default("FRAME_BURST")
+    # Frames in the long run, and at once: a number, None for no limit, or the name of a setting.
+    frames_per_second: float | str | None = "REALTIME_FRAMES_PER_SECOND"
+    frame_burst: float | str = "REALTIME_FRAME_BURST"
     # Characters or bytes that may wait for a slow reader before it is closed with 4000.
     outbox_limit = 2**20
 
@@ -76,26 +74,32 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if "realtime" not in scope:
             # In a test of this consumer alone.
             return await Sockets(self)(scope, receive, send)
-        self.scope = scope
-        self.socket = scope["realtime"]
-        self._id = f"{id(self.socket):x}.{next(_numbers)}"
+        self.scope, self.base_send, self.socket = scope, send, scope["realtime"]
         self._joined, self._tasks, self._turn, self._channel_used = set(), set(), 0, False
-        self._limit = Limit(self.socket.owner, self.frames_per_second, self.frame_burst)
-        self._outbox = Outbox(send, self.outbox_limit)
-        self.base_send = self._write
-        self._fanout = get_fanout(self.channel_layer_alias)
+        self._outbox = self.socket.outbox
+        self._outbox.limit = self.outbox_limit
+        if type(self).deliver is RealtimeConsumer.deliver:
+            self.deliver = self._outbox.deliver
+        self._limit = Limit(self.socket, self.frames_per_second, self.frame_burst)
+        self._fanout = self.socket.process[Fanout, self.channel_layer_alias]
         self.channel_layer = self._fanout.layer
         self._channel_name = await self.channel_layer.new_channel()
+        self._use = DatabaseUse()
+        self._use.begin()
+        self.socket.counts_itself = True
+        # One step less for each frame, unless a middleware has a receive of its own.
+        direct = self.socket.server_receive if receive == self.socket.receive else receive
         try:
             # Few consumers use a channel of their own, and receiving from it costs as much as the rest of the socket.
             while not self._channel_used and not self._ended:
-                await self.dispatch(await receive())
+                await self.dispatch(await (direct if self.socket.accepted else receive)())
             if not self._ended:
                 channel_receive = partial(self._fanout.receive, self._channel_name)
                 await await_many_dispatch([receive, channel_receive], self.dispatch)
+        except StopConsumer:
+            pass
         finally:
             await self._end()
-            await self._run(self.disconnect(self.socket.code))
 
     async def dispatch(self, message):
         """Handle one message of the server or of the channel layer, a dict with a "type"."""
@@ -104,8 +108,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def _run(self, coroutine):
         """Await `coroutine`, and close the socket with 4000 if a service does not answer. The log has its own line."""
         try:
-            async with DatabaseUse():
-                return await coroutine
+            try:
+                await coroutine
+            except Exception as error:
+                await self._use.settle(error)
+                raise
+            if self._use.used:
+                await self._use.settle()
         except Unavailable:
             await self.socket.close(Close.COME_BACK)
 
@@ -156,7 +165,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         frame: a Frame, a dict with a "type", a str that is sent as it is, such as HTML, or bytes. to_self: whether this
         socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
         """
-        await self._fanout.send(group, broadcast_of(group, frame, sender=None if to_self else self._id))
+        if not to_self:
+            self._outbox.id = self._outbox.id or uuid4().hex
+        await self._fanout.send(group, broadcast_of(group, encode(frame), None if to_self else self._outbox.id))
 
     def deliver(self, broadcast: Broadcast):
         """
@@ -164,24 +175,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
         Override it to leave out or put off what this viewer need not see, and call super() for the rest.
         """
-        if self.socket.closed or broadcast.sender == self._id:
-            return
-        if not self._outbox.put(broadcast.event, broadcast.size):
-            self.socket.log(logging.WARNING, "reads too slowly")
-            self.socket.activity.count("slow_readers")
-            self._outbox.clear()
-            self.start_task(self._give_up())
-
-    async def _give_up(self):
-        await self._leave_groups()
-        await self.socket.close(Close.COME_BACK)
+        self._outbox.deliver(broadcast)
 
     def handle(self, message):
         """Take a message of realtime.notify_consumers(): the method that its "type" names is called, in a task."""
         if message["type"] == "realtime.logout":
             # Of the last release.
             heard(message)
-        elif not self.socket.closed:
+        elif not self._outbox.closed:
             self.start_task(self.dispatch(message))
 
     async def realtime_broadcast(self, event):
@@ -231,43 +232,32 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """Send a frame: a Frame, a dict with a "type", a str that is sent as it is, or bytes. Nothing after the end."""
         if isinstance(text_data, bytes):
             text_data, bytes_data = None, text_data
-        elif text_data is not None and not isinstance(text_data, str):
-            text_data = encode(self._complete(text_data))
-        await super().send(text_data, bytes_data, close)
+        elif isinstance(text_data, ConnectionEstablished | Pong):
+            text_data.max_size, text_data.crowd = self._hints()
+        elif isinstance(text_data, dict) and text_data.get("type") in ("connection_established", "pong"):
+            text_data = dict(zip(("max_size", "crowd"), self._hints(), strict=True)) | text_data
+        await super().send(None if text_data is None else encode(text_data), bytes_data, close)
 
     async def send_json(self, content, close=False):
         await self.send(content, close=close)
 
-    def _complete(self, frame):
-        """Return `frame` with what every greeting and pong says: the largest frame, and how long to spread a return."""
-        hints = {"max_size": conf.MAX_FRAME_SIZE, "crowd": self.socket.activity.crowd}
-        if isinstance(frame, ConnectionEstablished | Pong):
-            frame.max_size, frame.crowd = hints.values()
-        elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
-            return frame | hints
-        return frame
-
-    async def _write(self, message):
-        try:
-            await self._outbox.send(message)
-        except (OSError, RuntimeError):
-            # The connection is gone (OSError, says ASGI) or the server is closing it (RuntimeError, on uvicorn).
-            if not self.socket.accepted:
-                raise
-            self.socket.closed = True
+    def _hints(self):
+        """Return what every greeting and pong says: how large a frame may be, and how long to spread a return."""
+        return settings.REALTIME_MAX_FRAME_SIZE, self.socket.activity.crowd
 
     async def websocket_connect(self, message):
         if self.scope.get("user") is not None and self.scope["user"].is_authenticated:
             await self.join(user_group(self.scope["user"].pk))
         await super().websocket_connect(message)
-        if self.socket.accepted and not self.socket.has_sent:
+        if self.socket.accepted and not self._outbox.has_sent:
             await self.send(ConnectionEstablished())
         # What was broadcast meanwhile comes behind what connect() sent.
         self._outbox.release()
 
     async def websocket_receive(self, message):
-        if self.socket.closed:
+        if self._outbox.closed:
             return
+        self.socket.activity["frames_in"] += 1
         self._turn += 1
         if self._turn % TURN == 0:
             await asyncio.sleep(0)
@@ -278,8 +268,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         try:
             if text is None:
                 return await self.receive_bytes(data)
-            if len(text) > conf.MAX_FRAME_SIZE:
-                raise FrameError("too_large", f"A frame has at most {conf.MAX_FRAME_SIZE} bytes.")
+            if len(text) > settings.REALTIME_MAX_FRAME_SIZE:
+                raise FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
             frame = self._decode(text)
             if type(frame) is Ping:
                 await self.send(await self.pong())
@@ -294,13 +284,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _slow_down(self, seconds, text):
         """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""
-        self.socket.activity.count("rate_limited")
+        self.socket.activity["rate_limited"] += 1
         if self._limit.is_abused:
             self.socket.log(logging.WARNING, "sends too many frames")
             return await self.socket.close(Close.TOO_MANY_MESSAGES)
         if not self._warned:
             self._warned = True
-            self.socket.log(logging.WARNING, "is over %s frames a second and told to wait", self.frames_per_second)
+            self.socket.log(logging.WARNING, "is over %s frames a second and told to wait", self._limit.rate)
         # The page needs the id, to send the frame again.
         error = FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.")
         await self.refuse(error, find_id(text or ""), retry_after=seconds)
@@ -311,20 +301,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def websocket_disconnect(self, message):
         self._ended = True
+        self.socket.disconnected(message.get("code", 1005))
+        if self._channel_used:
+            raise StopConsumer
 
     _ended = _warned = False
 
     async def _end(self):
-        """End the tasks and leave the groups, however the socket ends."""
+        """End the tasks and leave the groups, however the socket ends, and call disconnect()."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._outbox.close()
-        await self._leave_groups()
-        for group in self.groups if self._channel_used else ():
-            await self.channel_layer.group_discard(group, self._channel_name)
-
-    async def _leave_groups(self):
+        if tasks:
+            await asyncio.wait(tasks)
         for group in list(self._joined):
             await self.leave(group)
+        for group in self.groups if self._channel_used else ():
+            await self.channel_layer.group_discard(group, self._channel_name)
+        await self._run(self.disconnect(self.socket.code))

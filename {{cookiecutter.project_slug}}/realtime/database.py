@@ -17,7 +17,7 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from .outage import Outage, Unavailable
-from .process import of_process
+from .process import process
 
 logger = logging.getLogger(__name__)
 
@@ -33,43 +33,44 @@ class DatabaseUnavailable(Unavailable, DatabaseError):
     """Raised instead of the errors of a database that cannot be reached."""
 
 
-def database_outage():
-    """Return the Outage of this process's database."""
-    return of_process(
-        Outage,
-        DatabaseUnavailable,
-        "The database does not answer",
-        "The database answers again",
-        ask_in_a_thread,
-    )
-
-
 class DatabaseUse:
     """
-    A context manager around code that may use the database: in the current task, in its threads and in its tasks.
+    Whether code has used the database: that of the current task, of its threads and of its tasks. A context manager.
 
-    If it did, the connection is closed when it is idle, or at once after an error, which may be the connection's own.
+    If it has, the connection is closed when it is idle, or at once after an error, which may be the connection's own.
     The errors of a database that is away are raised as DatabaseUnavailable.
     """
 
     def __init__(self):
         self.used = False
 
+    def begin(self):
+        return _current.set(self)
+
+    async def settle(self, error=None):
+        """Do what is to be done after some work, which ended with `error`."""
+        if self.used:
+            self.used = False
+            if error is None:
+                return process()[IdleCloser].touch()
+            await sync_to_async(close_old_connections)()
+        if is_outage(error):
+            logger.debug("The database has failed", exc_info=error)
+            process()[DatabaseOutage].begin(error)
+            raise DatabaseUnavailable from error
+
     async def __aenter__(self):
-        self._token = _current.set(self)
-        return self
+        self._token = self.begin()
 
     async def __aexit__(self, error_type, error, traceback):
         _current.reset(self._token)
-        if self.used:
-            if error is None:
-                of_process(IdleCloser).touch()
-            else:
-                await sync_to_async(close_old_connections)()
-        if is_outage(error):
-            logger.debug("The database has failed", exc_info=error)
-            database_outage().begin(error)
-            raise DatabaseUnavailable from error
+        await self.settle(error)
+
+
+class DatabaseOutage(Outage):
+    def __init__(self):
+        lost, back = "The database does not answer", "The database answers again"
+        super().__init__(DatabaseUnavailable, lost, back, sync_to_async(ask_database, thread_sensitive=False))
 
 
 def is_outage(error):
@@ -98,9 +99,6 @@ def ask_database():
     finally:
         # The thread is not one of Django's requests, so nothing else would close it.
         connection.close()
-
-
-ask_in_a_thread = sync_to_async(ask_database, thread_sensitive=False)
 
 
 @receiver(connection_created)

@@ -14,7 +14,7 @@ from channels.layers import get_channel_layer
 
 from . import layers
 from .outage import ANSWER_TIMEOUT, RETRY_EVERY, Outage, Unavailable
-from .process import of_process
+from .process import process
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,22 @@ class Broadcast:
 
     @classmethod
     def of(cls, message):
+        """Return the one that `message` of broadcast_of() carries."""
         kind = "bytes" if "bytes" in message else "text"
         data = message[kind]
         return cls(message["group"], {"type": "websocket.send", kind: data}, len(data), message.get("sender"))
 
 
+def broadcast_of(group, data, sender=None):
+    """Return the message that carries `data`, a str or bytes, through the channel layer. sender: as in Broadcast."""
+    message = {"type": "realtime.broadcast", "group": group, "version": VERSION}
+    message["bytes" if isinstance(data, bytes) else "text"] = data
+    return message if sender is None else message | {"sender": sender}
+
+
 def get_fanout(alias="default"):
     """Return the Fanout of this process for the channel layer of this alias, a str."""
-    return of_process(Fanout, alias)
+    return process()[Fanout, alias]
 
 
 class Group:
@@ -103,7 +111,7 @@ class Fanout:
         self.layer = get_channel_layer(alias)
         self.groups = {}
         self.channel = None
-        self._is_local = layers.is_local(self.layer)
+        self._local_groups = layers.groups_of(self.layer)
         self._tasks = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self.outage = Outage(
@@ -117,14 +125,16 @@ class Fanout:
         """
         Send `message` to the members of the group `name` in all processes that share the layer.
 
-        message: of `broadcasts.broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
+        message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
-        if not self._is_local:
+        if self._local_groups is None:
             return await self._call(self.layer.group_send, name, message)
         self.layer.require_valid_group_name(name)
         count = self._deliver(message)
-        await layers.send_to_others(self.layer, name, message, self.channel)
+        if len(self._local_groups.get(name, ())) > 1:
+            # Consumers of Channels' own are in it.
+            await layers.send_to_others(self.layer, name, message, self.channel)
         if count > TURN:
             await asyncio.sleep(0)
 

@@ -283,13 +283,17 @@ _STR = frozenset((str,))
 _DJANGOS = (date, datetime, time, timedelta, UUID, Decimal, bytes, bytearray, memoryview)
 
 
-def encode(frame: Frame | dict) -> str:
+def encode(frame: Frame | dict | str | bytes) -> str | bytes:
     """
     Return `frame`, a Frame or a dict with a string "type", as JSON, with the values that DjangoJSONEncoder knows.
+
+    A str and bytes are returned as they are: they are sent so.
 
     Raises TypeError for anything else, and ValueError for NaN, Infinity and half a surrogate pair, which no browser
     could read. Raises FrameError for what is nested too deep: a client may have sent it.
     """
+    if isinstance(frame, str | bytes):
+        return frame
     if isinstance(frame, dict):
         if not isinstance(frame.get("type"), str):
             raise ValueError(f'A frame needs a string "type"; this one has the keys {[*frame]}.')

@@ -9,7 +9,7 @@ from django.http import JsonResponse
 from django.utils.decorators import async_only_middleware
 
 from .database import ask_database
-from .process import of_process, serve
+from .process import process, serve
 
 # Seconds
 TIMEOUT = 2
@@ -30,7 +30,7 @@ def healthz(get_response):
         serve()
         if request.path_info != "/healthz":
             return await get_response(request)
-        answers = await of_process(Health).ask()
+        answers = await process()[Health].ask()
         return JsonResponse(answers, status=200 if set(answers.values()) == {"ok"} else 503)
 
     return middleware

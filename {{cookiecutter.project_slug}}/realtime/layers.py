@@ -6,12 +6,17 @@ from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 
 from .activity import Activity
-from .process import of_process
+from .process import process
 
 
 def is_local(layer):
     """Tell whether `layer` reaches the sockets of this process only."""
     return isinstance(layer, InMemoryChannelLayer)
+
+
+def groups_of(layer):
+    """Return the channels in each group of `layer`, dicts by name in a dict, if it is local; or else None."""
+    return layer.groups if is_local(layer) else None
 
 
 async def send_to_others(layer, group, message, channel):
@@ -21,7 +26,7 @@ async def send_to_others(layer, group, message, channel):
             try:
                 await layer.send(other, message)
             except ChannelFull:
-                of_process(Activity).count("dropped")
+                process()[Activity]["dropped"] += 1
 
 
 async def drop_idle_connections(layer):
@@ -43,7 +48,7 @@ def silence_cleaners(layer):
 def count_dropped(record):
     """A filter of the log of channels_redis: "2 of 3 channels over capacity in group …"."""
     if "over capacity" in record.msg:
-        of_process(Activity)["dropped"] += record.args[0]
+        process()[Activity]["dropped"] += record.args[0]
     return True
 
 

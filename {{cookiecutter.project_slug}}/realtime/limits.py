@@ -6,8 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from . import conf
-from .process import of_process
+from django.conf import settings
 
 # People who share an address, such as those of one office.
 PEOPLE = 10
@@ -72,16 +71,16 @@ class Owners(dict):
 
 
 @contextmanager
-def place(owner):
+def place(socket):
     """
-    Count a socket of `owner` until the context ends.
+    Count `socket` as its owner's until the context ends.
 
     It yields whether the socket may stay: not above REALTIME_SOCKETS_PER_USER or REALTIME_SOCKETS_PER_ADDRESS, nor after
     others of the owner's that have sent too much, until their bucket is full again.
     """
-    owners = of_process(Owners)
+    owners, owner = socket.process[Owners], socket.owner
     usage = owners[owner]
-    most = conf.SOCKETS_PER_USER if owner.kind == "user" else conf.SOCKETS_PER_ADDRESS
+    most = settings.REALTIME_SOCKETS_PER_USER if owner.kind == "user" else settings.REALTIME_SOCKETS_PER_ADDRESS
     is_free = (most is None or usage.sockets < most) and not any(b.is_abused for b in usage.buckets.values())
     usage.sockets += is_free
     try:
@@ -99,13 +98,15 @@ class Limit:
     have one each, and one of ten times that for their address; those without an owner (None) one each.
     """
 
-    def __init__(self, owner, rate, burst):
-        self._buckets = []
+    def __init__(self, socket, rate, burst):
+        owner = socket.owner
+        rate, burst = (getattr(settings, value) if isinstance(value, str) else value for value in (rate, burst))
+        self.rate, self._buckets = rate, []
         if rate and (owner is None or owner.kind == "address"):
             self._buckets.append(Bucket(rate, burst))
         if rate and owner is not None:
             people = PEOPLE if owner.kind == "address" else 1
-            shared = of_process(Owners)[owner].buckets
+            shared = socket.process[Owners][owner].buckets
             self._buckets.append(shared.setdefault((rate, burst), Bucket(rate * people, burst * people)))
 
     def take(self, cost=1):

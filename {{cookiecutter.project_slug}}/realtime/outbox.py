@@ -9,56 +9,63 @@ class Outbox:
     """
     Writes to one socket, in order, and keeps a bounded amount for a reader that is slow.
 
-    write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits.
-    limit: how much may wait, in characters (text) or bytes.
+    write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits. activity: the
+    process's, which counts frames. overflow: called once, when more than `limit` characters or bytes would have to wait.
 
-    Until `release()` is called, what is put in waits.
+    Until `release()` is called, what is delivered waits. `closed`: nothing is taken any more, since a task may run on
+    after the end. `id`: of a sender that is left out of its own broadcasts.
     """
 
-    def __init__(self, write, limit):
-        self._send = write
-        self._limit = limit
+    def __init__(self, write, activity, overflow):
+        self.limit = 2**20
+        self.id = None
+        self.is_open = self.has_sent = self.closed = False
+        self._write, self._activity, self._overflow = write, activity, overflow
         self._waiting = deque()
         self._size = 0
         self._held = True
-        # Whether put() may write at once: not held, and nothing under way.
+        # Whether deliver() may write at once: not held, and nothing under way.
         self._free = False
         self._task = None
 
-    def put(self, message, size):
-        """
-        Write `message`, an ASGI dict, now if the server takes it at once, or else soon. Never waits.
-
-        Returns False if it does not fit: the reader is too slow.
-        """
+    def deliver(self, broadcast):
+        """Write a fanout.Broadcast, now if the server takes it at once, or else soon. Never waits."""
+        if self.closed or (self.id is not None and self.id == broadcast.sender):
+            return
+        self._activity["frames_out"] += 1
         if self._free:
-            # suppress() would cost as much as the write.
-            try:  # noqa: SIM105
-                self._begin(message)
+            try:
+                self._begin(broadcast.event)
             except (OSError, RuntimeError):
-                # The socket is closing, of which the server tells the consumer.
-                pass
-            return True
-        if self._size + size > self._limit:
-            return False
-        self._waiting.append((message, size))
-        self._size += size
-        return True
+                # As in send().
+                self.closed = True
+        elif self._size + broadcast.size <= self.limit:
+            self._waiting.append((broadcast.event, broadcast.size))
+            self._size += broadcast.size
+        else:
+            self.closed = True
+            self.clear()
+            self._overflow()
 
     async def send(self, message):
-        """
-        Write `message`, an ASGI dict, after all that waits, and return when the server has taken it.
-
-        Raises OSError or RuntimeError when the socket is closing.
-        """
+        """Write `message`, an ASGI dict, after all that waits, and return when the server has taken it."""
+        if message["type"] == "websocket.send":
+            self.has_sent = True
+            self._activity["frames_out"] += 1
         while self._task is not None:
             await asyncio.wait([self._task])
-        self._begin(message)
-        if self._task is not None:
-            await asyncio.shield(self._task)
+        if not self.closed:
+            await self._send(message)
+
+    async def end(self, message):
+        """Write `message`, the last one, after all that waits."""
+        self.closed = True
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        await self._send(message)
 
     def release(self):
-        """Let go what has been put in so far."""
+        """Let go what has been delivered so far."""
         self._held = False
         self._free = self._task is None
         if self._free and self._waiting:
@@ -69,12 +76,24 @@ class Outbox:
         self._waiting.clear()
         self._size = 0
 
-    async def close(self):
+    async def stop(self):
         """End all writing."""
+        self.closed = True
         self.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def _send(self, message):
+        try:
+            self._begin(message)
+            if self._task is not None:
+                await asyncio.shield(self._task)
+        except (OSError, RuntimeError):
+            # The connection is gone (OSError, says ASGI) or the server is closing it (RuntimeError, on uvicorn).
+            if not self.is_open:
+                raise
+            self.closed = True
 
     def _begin(self, message):
         """
@@ -83,7 +102,7 @@ class Outbox:
         Nearly every write is done at once, and a task for each of thousands would cost more than the writes. From Python
         3.12 on, asyncio's eager tasks do the same.
         """
-        coroutine = self._send(message)
+        coroutine = self._write(message)
         try:
             future = coroutine.send(None)
         except StopIteration:
@@ -92,11 +111,11 @@ class Outbox:
 
     def _start(self, first=None):
         self._free = False
-        self._task = asyncio.create_task(self._write(first))
-        # Only send() waits for the outcome; for put() an error means that the socket is closing, as above.
+        self._task = asyncio.create_task(self._write_waiting(first))
+        # Only send() waits for the outcome; for deliver() an error means that the socket is closing.
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _write(self, first):
+    async def _write_waiting(self, first):
         """Await `first`, if there is one, and write what waits."""
         try:
             if first is not None:
@@ -104,7 +123,7 @@ class Outbox:
             while self._waiting and not self._held:
                 message, size = self._waiting.popleft()
                 self._size -= size
-                await self._send(message)
+                await self._write(message)
         finally:
             self._task = None
             self._free = not self._held

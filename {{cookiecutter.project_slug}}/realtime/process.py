@@ -5,27 +5,38 @@ import asyncio
 _server = None
 
 
-def of_process(factory, *args):
+class Process(dict):
     """
-    Return the object that `factory(*args)` makes for the running event loop, the same at each call.
+    The objects of one event loop, each by what makes it: a class, or a tuple of a class and its arguments.
 
-    It is kept at the loop, so that it goes with it: tests and commands have many loops in one process.
+        process()[Activity].count("opened")
+    """
+
+    def __missing__(self, key):
+        factory, *arguments = key if isinstance(key, tuple) else (key,)
+        self[key] = made = factory(*arguments)
+        return made
+
+
+def process():
+    """
+    Return the Process of the running event loop.
+
+    It is kept at the loop, and goes with it: tests and commands have many loops in one process.
     """
     loop = asyncio.get_running_loop()
     try:
-        objects = loop._realtime
+        return loop._realtime
     except AttributeError:
-        objects = loop._realtime = {}
-    key = (factory, *args)
-    if key not in objects:
-        objects[key] = factory(*args)
-    return objects[key]
+        loop._realtime = Process()
+        return loop._realtime
 
 
 def serve():
-    """Note that the running event loop is a server's."""
+    """As process(), of a server."""
     global _server
     _server = asyncio.get_running_loop()
+    return process()
 
 
 def server_loop():

@@ -7,13 +7,13 @@ import logging
 import time
 
 from channels.exceptions import StopConsumer
-from django.core.exceptions import ImproperlyConfigured
+from django.conf import settings
 
-from . import conf
 from .activity import Activity
 from .close import Close
 from .outage import Unavailable
-from .process import of_process, serve
+from .outbox import Outbox
+from .process import serve
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 # After connect() has returned, to accept or close.
 ANSWER_TIMEOUT = 5
 # For the server to take the close of a client that reads nothing.
-CLOSE_TIMEOUT = 2
+CLOSE_TIMEOUT = 3
+
+
+NO_SOCKETS = "realtime.asgi.Sockets must be the outermost of the WebSockets in asgi.py."
 
 
 class Sockets:
@@ -35,18 +38,7 @@ class Sockets:
         self.application = application
 
     async def __call__(self, scope, receive, send):
-        serve()
         await Socket(dict(scope), receive, send).run(self.application)
-
-
-def socket_of(scope):
-    """Return the Socket of an ASGI scope. Raises ImproperlyConfigured where asgi.py has no Sockets."""
-    try:
-        return scope["realtime"]
-    except KeyError:
-        raise ImproperlyConfigured(
-            "realtime.asgi.Sockets must be the outermost of the WebSocket's in asgi.py."
-        ) from None
 
 
 class Socket:
@@ -58,17 +50,20 @@ class Socket:
     """
 
     def __init__(self, scope, receive, send):
-        self.scope = scope
-        self.path = shown(scope["path"])
-        self.address = client_address(scope)
-        self.user = self.session = self.owner = None
-        self.accepted = self.has_sent = self.closed = False
-        self.code = None
-        self.activity = of_process(Activity)
-        self._connected = self._aborted = False
-        self._receive, self._send = receive, send
+        self.path, self.address = shown(scope["path"]), client_address(scope)
         self.token, self._protocols = take_token(scope)
+        self.process = serve()
+        self.activity = self.process[Activity]
+        self.outbox = Outbox(send, self.activity, self._overflow)
+        self.user = self.session = self.owner = self.code = None
+        self.accepted = self.counts_itself = self._connected = self._ended = self._aborted = False
+        self._scope, self.server_receive, self._send = scope, receive, send
         scope["realtime"] = self
+
+    @property
+    def closed(self):
+        """Whether nothing can be sent any more."""
+        return self.outbox.closed
 
     async def run(self, application):
         self._task = asyncio.current_task()
@@ -79,25 +74,25 @@ class Socket:
                     logging.WARNING, "refused: a browser that offers bearer.<token> must offer another protocol, too"
                 )
                 return await self.send({"type": "websocket.close"})
-            await application(self.scope, self.receive, self.send)
+            await application(self._scope, self.receive, self.send)
         except Unavailable:
             await self.close(Close.COME_BACK)
         except StopConsumer:
             pass
         except asyncio.CancelledError:
-            if not self._aborted:
+            if not self._aborted or self._task.uncancel():
                 raise
-            self._task.uncancel()
         except Exception:
             # The server logs the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
             self.code = Close.INTERNAL_ERROR
             raise
         finally:
-            self.closed = True
+            await self.outbox.stop()
             if self.accepted:
                 # Without a code the server was stopped, or the connection is gone.
                 self.code = self.code or 1006
-                self.activity.closed(self.code)
+                self.activity.sockets -= 1
+                self.activity[f"closed_{self.code}"] += 1
                 self.log(logging.INFO, "closed with %s after %.1f s", self.code, time.monotonic() - started)
             else:
                 self.log(logging.INFO, "not accepted")
@@ -107,63 +102,74 @@ class Socket:
         if self._connected and not self.accepted:
             message = await self._receive_while_connecting()
         else:
-            message = await self._receive()
+            message = await self.server_receive()
         match message["type"]:
-            case "websocket.receive":
+            case "websocket.receive" if not self.counts_itself:
                 self.activity["frames_in"] += 1
             case "websocket.connect":
                 self._connected = True
             case "websocket.disconnect":
-                self.closed = True
-                if self.code is None:
-                    self.code = message.get("code", 1005)
+                self.disconnected(message.get("code", 1005))
         return message
+
+    def disconnected(self, code):
+        self.outbox.closed = self._ended = True
+        self.code = self.code or code
+
+    async def _receive_while_connecting(self):
+        """connect() has returned: it may still accept from a task, but not never."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await self.server_receive()
+        except TimeoutError:
+            if not self.accepted and not self.closed:
+                self.log(logging.ERROR, "refused: its consumer's connect() has neither accepted nor closed it")
+                await self.send({"type": "websocket.close"})
+        return await self.server_receive()
 
     async def send(self, message):
         """As the `send` of ASGI. After the end it does nothing: a task may still be running."""
-        if self.closed:
-            return
-        match message["type"]:
-            case "websocket.send":
-                self.has_sent = True
-                self.activity["frames_out"] += 1
-                await self._send(message)
-            case "websocket.accept":
-                await self._accept(message)
-            case "websocket.close" if self.accepted or "code" in message:
-                await self.close(message.get("code", Close.NORMAL), message.get("reason"))
-            case _:
-                # A refusal: HTTP 403, or a response of its own.
-                self.closed = message["type"] == "websocket.close"
-                await self._send(message)
+        kind = message["type"]
+        if kind == "websocket.send":
+            await self.outbox.send(message)
+        elif kind == "websocket.accept":
+            await self._accept(message)
+        elif kind == "websocket.close" and (self.accepted or "code" in message):
+            await self._end(message.get("code", Close.NORMAL), message.get("reason"))
+        elif not self.closed:
+            # A refusal: HTTP 403, or a response of its own.
+            self.outbox.closed = self._ended = kind == "websocket.close"
+            await self._send(message)
 
-    async def close(self, code, reason=None):
+    async def close(self, code):
+        """Close the socket at once, whatever consumer it has, also before it was accepted. What waits is not sent."""
+        self.outbox.clear()
+        await self._end(code)
+
+    async def _end(self, code, reason=None):
         """
-        Close the socket with `code`, whatever consumer it has, also before it was accepted. Never waits long.
+        Close the socket with `code`, after what waits.
 
         A refused handshake carries no code, and browsers would see 1006, so that it is accepted first.
         https://github.com/django/daphne/issues/486
         """
-        if self.closed:
+        if self._ended:
             return
         if not self.accepted:
             await self._accept({"type": "websocket.accept"}, to_close=True)
-        self.closed, self.code = True, int(code)
+        self._ended, self.code = True, int(code)
         message = {"type": "websocket.close", "code": self.code}
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._send(message | {"reason": reason} if reason else message)
+                await self.outbox.end(message | {"reason": reason} if reason else message)
         except TimeoutError:
             # It reads nothing, not even this. When its application has ended, the server drops it.
-            self._aborted = True
-            self._task.cancel()
-        except (OSError, RuntimeError):
-            # The connection is gone (OSError, says ASGI) or the server is closing it (RuntimeError, on uvicorn).
-            logger.debug("Too late to close", exc_info=True)
+            self._aborted = self._task.cancel()
 
-    def log(self, level, text, *arguments):
-        """Log a line about this socket."""
-        logger.log(level, f"WebSocket %s of %s {text}", self.path, self.address, *arguments)
+    def _overflow(self):
+        self.log(logging.WARNING, "reads too slowly")
+        self.activity["slow_readers"] += 1
+        self._closer = asyncio.create_task(self.close(Close.COME_BACK))
 
     async def _accept(self, message, to_close=False):
         if self.token is not None and self.user is None and not to_close:
@@ -172,22 +178,16 @@ class Socket:
         if self._protocols and not message.get("subprotocol"):
             # Browsers fail a handshake that picks none of the protocols they offer.
             message = message | {"subprotocol": self._protocols[0]}
-        self.accepted = True
-        self.activity.opened()
-        await self._send(message)
+        await self.outbox.send(message)
+        self.accepted = self.outbox.is_open = True
+        self.activity.sockets += 1
+        self.activity["opened"] += 1
         if not to_close:
             self.log(logging.INFO, "opened")
 
-    async def _receive_while_connecting(self):
-        """connect() has returned: it may still accept from a task, but not never."""
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                return await self._receive()
-        except TimeoutError:
-            if not self.accepted and not self.closed:
-                self.log(logging.ERROR, "refused: its consumer's connect() has neither accepted nor closed it")
-                await self.send({"type": "websocket.close"})
-        return await self._receive()
+    def log(self, level, text, *arguments, **options):
+        """Log a line about this socket."""
+        logger.log(level, f"WebSocket %s of %s {text}", self.path, self.address, *arguments, **options)
 
 
 def take_token(scope):
@@ -235,7 +235,7 @@ def client_address(scope):
     scope: the ASGI scope. With REALTIME_TRUST_PROXY it is the last entry of X-Forwarded-For, the one that our own proxy
     wrote; a client may have sent those before it.
     """
-    if conf.TRUST_PROXY and (forwarded := get_header(scope, b"x-forwarded-for")):
+    if settings.REALTIME_TRUST_PROXY and (forwarded := get_header(scope, b"x-forwarded-for")):
         return shown(forwarded.rpartition(",")[2].strip())
     client = scope.get("client")
     return client[0] if client else "unknown"

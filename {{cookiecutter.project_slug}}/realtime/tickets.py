@@ -1,5 +1,6 @@
 """Tickets: a page or an app that is logged in fetches one, and opens a socket with it where no cookie goes."""
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.decorators import login_not_required
@@ -12,8 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from . import conf
-from .process import of_process
+from .process import process
 from .users import UserBatcher
 
 TICKET_SECONDS = 60
@@ -36,7 +36,7 @@ async def user_of_ticket(token, scope):
         pk = get_user_model()._meta.pk.to_python(pk)
     except (BadSignature, ValueError, ValidationError):
         return None
-    (user,) = await of_process(UserBatcher).load([(pk, ModelBackend(), session_hash)])
+    (user,) = await process()[UserBatcher].load([(pk, ModelBackend(), session_hash)])
     if isinstance(user, Exception):
         raise user
     return user
@@ -64,7 +64,7 @@ def ticket(request):
     Pages of REALTIME_ALLOWED_ORIGINS need no CSRF token, since browsers tell their Origin; all others pass Django's check.
     """
     origin = request.headers.get("Origin")
-    is_allowed = origin is not None and origin.lower() in conf.ALLOWED_ORIGINS
+    is_allowed = origin is not None and origin.lower() in settings.REALTIME_ALLOWED_ORIGINS
     if request.method == "OPTIONS":
         response = HttpResponse(status=204)
     elif not is_allowed and (reason := refusal(request)):

@@ -13,7 +13,7 @@ from realtime import Close
 from realtime.consumers import RealtimeConsumer
 from realtime.database import query
 from realtime.frames import FrameError, encode
-from realtime.process import of_process
+from realtime.process import process
 
 from . import frames
 from .feed import Reader
@@ -49,13 +49,13 @@ class ChatConsumer(RealtimeConsumer):
             return await self.close(Close.NOT_LOGGED_IN)
         since = time.monotonic()
         slug = self.scope["url_route"]["kwargs"]["room"]
-        place = (await of_process(Batch, find_places).get([(slug, user.pk)])).get((slug, user.pk))
+        place = (await process()[Batch, find_places].get([(slug, user.pk)])).get((slug, user.pk))
         if place is None:
             return await self.close(Close.NOT_FOUND)
         if not place.may_enter:
             return await self.close(Close.NOT_ALLOWED)
         await self.accept()
-        rooms = of_process(OpenRooms)
+        rooms = process()[OpenRooms]
         self.room = rooms.open(place.room_id)
         self.reader = Reader(self, self.room.feed)
         if await rooms.enter(self.room, self.reader, since):
@@ -99,7 +99,7 @@ class ChatConsumer(RealtimeConsumer):
     async def disconnect(self, code):
         """The socket is closed. Clean up here what connect() made."""
         if self.reader is not None:
-            await of_process(OpenRooms).leave(self.room, self.reader)
+            await process()[OpenRooms].leave(self.room, self.reader)
 
     async def post(self, frame):
         """Store a message. Whoever is in the room gets it from the feed, this page too."""

@@ -9,11 +9,13 @@ import asyncio
 import logging
 import time
 
-from realtime import Close, conf
+from django.conf import settings
+
+from realtime import Close
 from realtime.database import query
 from realtime.fanout import Broadcast, Subscription
 from realtime.outage import Unavailable
-from realtime.process import of_process
+from realtime.process import process
 
 from .feed import Feed
 from .models import get_last_seqs, get_names_present, look_up
@@ -113,7 +115,7 @@ class OpenRoom:
     async def check(self, reader):
         """Return the Place of `reader`; or close its socket and return None, if its user may not be here any more."""
         pair = (self.pk, reader.user_id)
-        place = (await of_process(Batch, look_up).get([pair])).get(pair)
+        place = (await process()[Batch, look_up].get([pair])).get(pair)
         return place if self.keep(reader, place) else None
 
     def keep(self, reader, place):
@@ -153,7 +155,7 @@ class OpenRoom:
 
 
 class OpenRooms:
-    """All rooms of one process, and the task that asks the database about them: `of_process(OpenRooms)`."""
+    """All rooms of one process, and the task that asks the database about them: `process()[OpenRooms]`."""
 
     def __init__(self):
         self._rooms = {}
@@ -204,7 +206,7 @@ class OpenRooms:
             if now >= self._polled_at + POLL:
                 changed, self._polled_at = set(self._rooms), now
             ways = [self._ask_for_numbers, self._ask_who_is_here]
-            if now >= self._checked_at + conf.RECHECK_SECONDS:
+            if now >= self._checked_at + settings.REALTIME_RECHECK_SECONDS:
                 ways.append(self._check_all)
                 self._checked_at = now
             for ask in ways:
@@ -232,6 +234,6 @@ class OpenRooms:
 
     async def _check_all(self, room_ids):
         readers = [(room, reader) for room in self._rooms.values() for reader in room.readers]
-        places = await of_process(Batch, look_up).get((room.pk, reader.user_id) for room, reader in readers)
+        places = await process()[Batch, look_up].get((room.pk, reader.user_id) for room, reader in readers)
         for room, reader in readers:
             room.keep(reader, places.get((room.pk, reader.user_id)))

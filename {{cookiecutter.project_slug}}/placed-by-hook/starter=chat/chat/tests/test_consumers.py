@@ -14,7 +14,7 @@ from chat import feed, rooms
 from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, post_message
 from realtime import Close, anotify
 from realtime.fanout import Subscription
-from realtime.process import of_process
+from realtime.process import process
 
 
 @pytest.fixture(autouse=True)
@@ -344,7 +344,7 @@ async def test_what_is_broadcast_to_the_room(enter, room, ann):
 
 async def test_a_room_is_left_with_its_last_reader(enter, room, ann, until):
     sockets = [await enter(ann, room) for _ in range(2)]
-    open_rooms = of_process(rooms.OpenRooms)
+    open_rooms = process()[rooms.OpenRooms]
     for socket in sockets:
         await is_live(socket)
         assert room.pk in open_rooms._rooms
