@@ -178,10 +178,12 @@ class Socket:
         if self._protocols and not message.get("subprotocol"):
             # Browsers fail a handshake that picks none of the protocols they offer.
             message = message | {"subprotocol": self._protocols[0]}
-        await self.outbox.send(message)
-        self.accepted = self.outbox.is_open = True
+        # Before the server has it: somebody else may close the socket meanwhile.
+        self.accepted = True
         self.activity.sockets += 1
         self.activity["opened"] += 1
+        await self.outbox.send(message)
+        self.outbox.is_open = True
         if not to_close:
             self.log(logging.INFO, "opened")
 
