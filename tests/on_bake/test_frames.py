@@ -50,6 +50,7 @@ class Everything(Frame):
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     size: int = 0
     done: bool = False
+    either: int | str = 0
     kind: Literal["a", "b"] = "a"
     when: datetime.datetime | None = None
     who: uuid.UUID | None = None
@@ -205,6 +206,7 @@ def test_what_is_no_frame_is_refused(text, code, id):
             '"name" is missing, or it does not fit this type of frame.',
         ),
         ({"type": "everything", "name": "ABC"}, "bad_name", None),
+        ({"type": "everything", "either": []}, "bad_either", None),
         ({"type": "everything", "kind": "c"}, "bad_kind", None),
         ({"type": "everything", "when": "today"}, "bad_when", None),
         ({"type": "everything", "who": "me"}, "bad_who", None),

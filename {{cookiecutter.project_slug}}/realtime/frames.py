@@ -12,11 +12,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import datetime, time, timedelta
 from functools import cache
 from typing import Annotated, Any, Union, dataclass_transform
-from uuid import UUID
 
 import msgspec
 from django.core.serializers.json import DjangoJSONEncoder
@@ -179,8 +177,6 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
                 refused = FrameError("unknown_type", f'Frames of type "{tag[:50]}" are not understood.')
             elif isinstance(error, FrameError):
                 refused = error
-            elif isinstance(error, RecursionError):
-                refused = FrameError(*_TOO_DEEP)
             else:
                 refused = _explain(error, classes[tag])
             refused.id = refused.id or id
@@ -280,7 +276,8 @@ _encoder = _Encoder(ensure_ascii=False, allow_nan=False)
 _encode_plain = msgspec.json.Encoder().encode
 _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
 _STR = frozenset((str,))
-_DJANGOS = (date, datetime, time, timedelta, UUID, Decimal, bytes, bytearray, memoryview)
+# What msgspec would write in another way.
+_DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
 
 
 def encode(frame: Frame | dict | str | bytes) -> str | bytes:
