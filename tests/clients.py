@@ -74,4 +74,5 @@ def log_in_all(project, names, env=None):
     """Make users with these names in the project's database, and return the Cookie header of each, a dict by name."""
     script = f"names = {names!r}\n{LOG_IN_ALL}"
     output = run(project, "manage.py", "shell", "--no-imports", "-c", script, env=env).stdout
-    return json.loads(output.splitlines()[-1])
+    # Beside log lines.
+    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))

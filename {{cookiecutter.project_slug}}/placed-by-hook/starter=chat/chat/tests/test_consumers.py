@@ -1,17 +1,22 @@
 """What a page sees over its socket, from the handshake on."""
 
 import asyncio
+import contextlib
+import re
 import uuid
+from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
+from django.contrib.auth import get_user_model
+from django.db import ProgrammingError, connection
 from django.utils import timezone
 
-from chat import feed, rooms
-from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, post_message
+from chat import consumers, feed, presence, rooms, signals
+from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, find_places, post_message
 from realtime import Close, anotify
 from realtime.fanout import Subscription
 from realtime.process import process
@@ -40,6 +45,27 @@ def enter(open_socket):
         return await open_socket(f"/ws/socket-server/{slug}/{query}", user=user, greeting=False)
 
     return enter
+
+
+@pytest.fixture
+def queries(transactional_db):
+    """An asynchronous context manager that counts SELECTs by the table that they begin with: a Counter."""
+
+    @contextlib.asynccontextmanager
+    async def queries():
+        counts = Counter()
+
+        def count(execute, sql, *args):
+            counts.update(re.findall(r'FROM "(\w+)"', sql)[:1])
+            return execute(sql, *args)
+
+        # Of the thread that all consumers share.
+        wrappers = await sync_to_async(lambda: connection.execute_wrappers)()
+        wrappers.append(count)
+        yield counts
+        wrappers.remove(count)
+
+    return queries()
 
 
 class Member:
@@ -77,10 +103,10 @@ async def send(socket, text="hello", **fields):
 
 
 @sync_to_async
-def store(room, user, count):
+def store(room, user, count, text="stored"):
     """Store messages that no feed hears of, as if the channel layer had dropped them."""
     for _ in range(count):
-        post_message(room.pk, user, uuid.uuid4(), "stored")
+        post_message(room.pk, user, uuid.uuid4(), text)
 
 
 # The handshake
@@ -143,6 +169,60 @@ async def test_a_bad_number_is_refused(enter, room, ann, after):
     assert (await receive(socket, "error"))["code"] == "bad_number"
     await send(socket)
     assert await receive_seqs(socket, 1) == [1]
+
+
+@pytest.mark.parametrize(("after", "seqs"), [(9, range(10, 21)), (8, range(16, 21)), (0, range(16, 21))])
+async def test_a_page_that_has_missed_too_many_starts_anew(enter, room, ann, monkeypatch, after, seqs):
+    monkeypatch.setattr(consumers, "MAX_MISSED", 11)
+    monkeypatch.setattr(consumers, "PAGE", 5)
+    await store(room, ann, 20)
+
+    socket = await enter(ann, room, f"?after={after}")
+
+    assert (await receive(socket, "connection_established"))["last_seq"] == (20 if after == 9 else -1)
+    await send(socket)
+    assert await receive_seqs(socket, len(seqs) + 1) == [*seqs, 21]
+
+
+async def test_those_who_come_together_share_queries(room, closed_room, ann, ben, queries):
+    await closed_room.members.aadd(ann)
+    batch = rooms.Batch(find_places)
+    pairs = [(slug, user.pk) for slug in ("open", "closed", "nowhere") for user in (ann, ben)]
+
+    async with queries as counts:
+        places = {}
+        for found in await asyncio.gather(*[batch.get([pair]) for pair in pairs]):
+            places |= found
+
+    assert [places[pair].may_enter for pair in pairs[:4]] == [True, True, True, False]
+    assert len(places) == 4
+    assert counts == {"chat_room": 1, "chat_membership": 1}
+
+
+async def test_how_many_queries_a_page_makes(enter, room, ann, seldom, queries):
+    """One for the room, and none for messages if it has all."""
+    await store(room, ann, 3)
+    await is_live(await enter(ann, room, "?after=3"))
+
+    async with queries as counts:
+        socket = await enter(ann, room, "?after=3")
+        await receive(socket, "connection_established")
+        assert counts.keys() <= {"chat_room", "django_session", "accounts_user"}
+        assert counts["chat_room"] == 1
+        await socket.send_json_to({"type": "ping"})
+        await receive(socket, "pong")
+        assert counts["chat_room"] == 2
+
+
+async def test_those_who_have_missed_the_same_share_a_query(enter, room, ann, queries):
+    await store(room, ann, 3)
+
+    async with queries as counts:
+        for socket in [await enter(ann, room, "?after=1") for _ in range(5)]:
+            await receive(socket, "connection_established")
+            assert await receive_seqs(socket, 2) == [2, 3]
+
+    assert counts["chat_message"] == 1
 
 
 # Messages
@@ -410,6 +490,54 @@ async def test_resume_in_the_middle_of_a_replay(enter, room, ann, monkeypatch):
     assert seqs[begin:] == list(range(1, 101))
 
 
+async def test_resume_after_too_many(enter, room, ann, monkeypatch):
+    """The page comes back, and then it is told to start anew."""
+    monkeypatch.setattr(consumers, "MAX_MISSED", 11)
+    await store(room, ann, 20)
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    await socket.send_json_to({"type": "resume", "after": 8})
+
+    assert await socket.closed_with() == Close.COME_BACK
+
+
+async def test_a_database_with_fewer_messages_than_were_handed_out(enter, room, ann):
+    """A replay ends that will never find them."""
+    await store(room, ann, 5)
+    socket = await enter(ann, room, "?after=5")
+    await is_live(socket)
+    await Message.objects.filter(seq__gt=3).adelete()
+
+    await socket.send_json_to({"type": "resume", "after": 2})
+
+    assert await receive_seqs(socket, 1) == [3]
+    await socket.send_json_to({"type": "ping"})
+    await receive(socket, "pong")
+    assert all(reader.live for reader in of_process(rooms.OpenRooms).open(room.pk).readers)
+
+
+@pytest.mark.parametrize(
+    ("frame", "count"), [({"type": "history", "before": 51}, 1), ({"type": "resume", "after": 0}, 50)]
+)
+async def test_large_answers_count_as_frames(enter, room, ann, settings, frame, count):
+    settings.REALTIME_FRAME_BURST = 20
+    await store(room, ann, 50, "x" * 2000)
+    sockets = [await enter(ann, room, "?after=50") for _ in range(2)]
+    for socket in sockets:
+        await receive(socket, "connection_established")
+
+    await sockets[0].send_json_to(frame)
+    for _ in range(count):
+        await receive(sockets[0], "history" if count == 1 else "message")
+
+    # A hundred thousand characters are 25 frames, of all sockets of the user.
+    id = await send(sockets[1])
+    error = await receive(sockets[1], "error")
+    assert (error["code"], error["id"]) == ("rate_limited", id)
+    assert 0 < error["retry_after"] < 2
+
+
 async def test_history(enter, room, ann):
     await store(room, ann, 60)
     socket = await enter(ann, room, "?after=60")
@@ -466,6 +594,38 @@ async def test_who_was_in_a_process_that_died_is_gone(enter, room, ann, ben):
     assert (await receive(socket, "presence"))["users"] == ["ann"]
 
 
+async def test_where_many_are_here_only_changes_are_told(enter, room, ann, ben, monkeypatch):
+    monkeypatch.setattr(presence, "LISTED", 1)
+    socket = await enter(ann, room)
+    assert await socket.receive_type("connection_established")
+    assert (await socket.receive_type("presence"))["users"] == ["ann"]
+
+    others = [await enter(user, room) for user in (ben, await get_user_model().objects.acreate_user("cy"))]
+    names = {"ann"}
+    while names != {"ann", "ben", "cy"}:
+        frame = await socket.receive_json_from()
+        names = {*frame["users"]} if frame["type"] == "presence" else names | {*frame["came"]} - {*frame["left"]}
+
+    await others[0].disconnect()
+
+    assert await socket.receive_type("presence_change") == {"type": "presence_change", "came": [], "left": ["ben"]}
+
+
+async def test_a_process_that_was_taken_for_dead(enter, room, ann, monkeypatch, until):
+    """It was frozen for a while, and says again who is here."""
+    monkeypatch.setattr(presence, "BEAT", 0.1)
+    socket = await enter(ann, room)
+    await is_live(socket)
+    await until(lambda: not of_process(rooms.OpenRooms)._recorder.is_empty)
+
+    await Presence.objects.all().adelete()
+
+    recorded = sync_to_async(Presence.objects.filter(room=room, user=ann).exists)
+    async with asyncio.timeout(5):
+        while not await recorded():
+            pass
+
+
 # Rights that end
 
 
@@ -496,3 +656,114 @@ async def test_a_room_that_is_deleted_or_closed(enter, room, ann):
     await receive(socket, "connection_established")
     await Room.objects.all().adelete()
     assert await socket.closed_with() == Close.NOT_FOUND
+
+
+async def test_a_membership_that_is_given_to_somebody_else(enter, closed_room, ann, ben, seldom):
+    membership = await Membership.objects.acreate(room=closed_room, user=ann)
+    socket = await enter(ann, closed_room)
+    await is_live(socket)
+
+    membership.user = ben
+    await membership.asave()
+
+    assert await socket.closed_with() == Close.NOT_ALLOWED
+
+
+async def test_a_new_slug_ends_nothing(enter, room, ann):
+    socket = await enter(ann, room)
+    await is_live(socket)
+
+    room.slug = "renamed"
+    await room.asave()
+
+    await send(socket)
+    assert await receive_seqs(socket, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("slug", "change", "code"),
+    [
+        ("closed", lambda ben: Membership.objects.all().delete(), Close.NOT_ALLOWED),
+        ("closed", lambda ben: Membership.objects.update(user=ben), Close.NOT_ALLOWED),
+        ("open", lambda ben: Room.objects.update(is_open=False), Close.NOT_ALLOWED),
+        ("open", lambda ben: Room.objects.all().delete(), Close.NOT_FOUND),
+    ],
+)
+async def test_what_nobody_tells_is_polled(
+    enter, room, closed_room, ann, ben, settings, monkeypatch, slug, change, code
+):
+    """As when Redis is away, or after update()."""
+    monkeypatch.setattr(signals, "tell", lambda *args: None)
+    settings.REALTIME_RECHECK_SECONDS = 0.1
+    await Membership.objects.acreate(room=closed_room, user=ann)
+    socket = await enter(ann, slug)
+    await is_live(socket)
+
+    await sync_to_async(change)(ben)
+
+    assert await socket.closed_with() == code
+
+
+async def test_a_membership_that_ends_during_the_handshake(enter, closed_room, ann, seldom, monkeypatch):
+    """After it was read, and before this process was in the room's group."""
+    await Membership.objects.acreate(room=closed_room, user=ann)
+    join = Subscription.join
+
+    async def join_late(group, member):
+        await Membership.objects.all().adelete()
+        return await join(group, member)
+
+    monkeypatch.setattr(Subscription, "join", join_late)
+
+    assert await (await enter(ann, closed_room)).closed_with() == Close.NOT_ALLOWED
+
+
+async def test_a_membership_that_ends_as_somebody_enters(enter, closed_room, ann, ben, seldom, monkeypatch):
+    """After it was read; the process is in the room's group, since somebody else is there, but has nobody to close."""
+    for user in (ann, ben):
+        await Membership.objects.acreate(room=closed_room, user=user)
+    await is_live(await enter(ben, closed_room))
+    heard = asyncio.Event()
+    handle = rooms.OpenRoom.handle
+
+    def read_and_end(pairs):
+        places = find_places(pairs)
+        Membership.objects.filter(user=ann).delete()
+        return places
+
+    async def open_late(batch, items):
+        places = await get(batch, items)
+        if batch._function is read_and_end:
+            await heard.wait()
+        return places
+
+    get = rooms.Batch.get
+    monkeypatch.setattr(rooms.OpenRoom, "handle", lambda room, message: (handle(room, message), heard.set()))
+    monkeypatch.setattr(rooms.Batch, "get", open_late)
+    monkeypatch.setattr(consumers, "find_places", read_and_end)
+
+    assert await (await enter(ann, closed_room)).closed_with() == Close.NOT_ALLOWED
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize("name", ["get_last_seqs", "get_names_present"])
+async def test_a_missing_table_is_in_the_log(enter, room, ann, monkeypatch, caplog, until, name):
+    """And it does not keep the process busy."""
+    calls = []
+
+    def fail(room_ids):
+        calls.append(room_ids)
+        raise ProgrammingError("no such table")
+
+    monkeypatch.setattr(rooms, name, fail)
+    await is_live(await enter(ann, room))
+
+    await until(lambda: len(calls) >= 3)
+
+    assert "no such table" in caplog.text
+    # Each waits for the next poll.
+    count = len(calls)
+    await asyncio.sleep(0)
+    assert len(calls) == count
