@@ -125,7 +125,7 @@ class OpenRoom:
         if reader in self.readers:
             del self.readers[reader]
             code = Close.NOT_FOUND if place is None else Close.NOT_ALLOWED
-            reader.consumer.start_task(reader.consumer.socket.close(code))
+            reader.consumer.start_task(reader.consumer.close(code))
         return False
 
     async def _tell_others(self, message):

@@ -514,7 +514,7 @@ async def test_a_database_with_fewer_messages_than_were_handed_out(enter, room, 
     assert await receive_seqs(socket, 1) == [3]
     await socket.send_json_to({"type": "ping"})
     await receive(socket, "pong")
-    assert all(reader.live for reader in of_process(rooms.OpenRooms).open(room.pk).readers)
+    assert all(reader.live for reader in process()[rooms.OpenRooms].open(room.pk).readers)
 
 
 @pytest.mark.parametrize(
@@ -616,7 +616,7 @@ async def test_a_process_that_was_taken_for_dead(enter, room, ann, monkeypatch, 
     monkeypatch.setattr(presence, "BEAT", 0.1)
     socket = await enter(ann, room)
     await is_live(socket)
-    await until(lambda: not of_process(rooms.OpenRooms)._recorder.is_empty)
+    await until(lambda: not process()[rooms.OpenRooms]._recorder.is_empty)
 
     await Presence.objects.all().adelete()
 
