@@ -354,6 +354,8 @@ async def test_bad_cookies_are_their_senders_alone(engine, ann, connect, caplog,
     logins = process()[Logins]
     assert len(logins._logins[digest(ann.pk)]) == 200
     assert len(sockets) == 200 + len(bad)
+    # A number that the database cannot take is the only one that is found by a query.
+    assert caplog.text.count("cannot be read") <= 1
     assert not any(key in caplog.text for key in [*strange, key_of(client)])
 
 
@@ -576,6 +578,18 @@ async def test_a_session_that_is_deleted_without_a_word(engine, ann, connect):
     await assert_in(stays)
 
 
+async def test_a_session_that_is_somebody_elses_now(ann, connect):
+    client = await sync_to_async(log_in)(ann)
+    socket = await connect(client)
+    other = await sync_to_async(log_in)(await User.objects.acreate_user("ben"))
+    row = await Session.objects.aget(pk=key_of(other))
+    await Session.objects.filter(pk=key_of(client)).aupdate(session_data=row.session_data)
+
+    await recheck()
+
+    await assert_out(socket)
+
+
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "another"}, None])
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_user_who_changes_without_a_word(engine, ann, connect, bearers, path, change):
@@ -707,7 +721,7 @@ async def test_clearsessions_tells_nobody(ann, connect, monkeypatch):
     await Session.objects.filter(pk=key_of(expired)).aupdate(expire_date=timezone.now() - datetime.timedelta(days=1))
     socket = await connect(client)
     told = []
-    monkeypatch.setattr(authentication, "notify_consumers", lambda *message: told.append(message))
+    monkeypatch.setattr(authentication, "send_on_commit", told.append)
 
     await sync_to_async(call_command)("clearsessions")
 
@@ -771,6 +785,18 @@ async def test_a_user_who_is_saved_or_deleted(ann, connect, bearers, path, chang
     await assert_in(other)
 
 
+async def test_a_save_in_a_thread_with_an_event_loop(ann, connect, monkeypatch):
+    """As in a notebook, and in tests with Playwright."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    socket = await connect(await sync_to_async(log_in)(ann))
+    ann.is_active = False
+
+    ann.save()
+
+    await assert_out(socket)
+    connections.close_all()
+
+
 async def test_an_edit_of_the_profile_closes_nobody(engine, ann, connect, bearers, until, reads):
     bearers["ann"] = await User.objects.aget()
     client = await sync_to_async(log_in)(ann)
@@ -813,14 +839,14 @@ async def test_the_last_release_tells_the_group_of_the_user(ann, connect, messag
 
 async def test_the_last_release_is_told(ann, connect, monkeypatch):
     told = []
-    monkeypatch.setattr(authentication, "notify_consumers", lambda group, message: told.append((group, message)))
+    monkeypatch.setattr(authentication, "send_on_commit", told.append)
     client = await sync_to_async(log_in)(ann)
     key = key_of(client)
 
     await ann.asave()
     await sync_to_async(client.logout)()
 
-    sessions = [message["session"] for group, message in told if group == user_group(ann.pk)]
+    sessions = [message["session"] for message in told if message["group"] == user_group(ann.pk)]
     assert sessions == [None, digest(key)]
 
 
@@ -871,14 +897,19 @@ def in_a_thread(function):
         connections.close_all()
 
 
-async def test_a_session_that_is_read_between_the_signal_of_its_logout_and_its_end(engine, ann, connect, until):
+async def test_a_session_that_is_read_between_the_signal_of_its_logout_and_its_end(
+    engine, ann, connect, until, monkeypatch
+):
     """Engines without a table say nothing when it ends."""
     client = await sync_to_async(log_in)(ann)
+    # Now the process listens.
+    await connect(await sync_to_async(log_in)(ann))
     await sync_to_async(authentication.tell)(ann, key_of(client))
-    await until(lambda: digest(key_of(client)) in process()[Logins]._heard or not process()[Logins]._logins)
-    process()[Logins].handle({"session": digest(key_of(client)), "user": None})
+    await until(lambda: digest(key_of(client)) in process()[Logins]._heard)
 
     await assert_out(await connect(client, greeting=False))
+    monkeypatch.setattr(authentication, "RECENT", -60)
+    await assert_in(await connect(client))
 
 
 async def test_a_user_who_is_saved_while_the_session_is_read(engine, ann, connect, until, slow_read):

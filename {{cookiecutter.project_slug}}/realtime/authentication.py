@@ -7,6 +7,7 @@ as the end of a session by age, it asks about all of its logins together, every 
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from . import limits
-from .broadcasts import digest, notify_consumers, user_group
+from .broadcasts import digest, send_on_commit, user_group
 from .close import Close
 from .database import DatabaseOutage, DatabaseUse
 from .fanout import get_fanout
@@ -168,10 +169,10 @@ class Logins:
 
     async def catch_up(self, login, since):
         """Close the socket of `login` if that has ended while it was read, from `since` on, when nobody watched it yet."""
-        heard = [self._heard.get(name) for name in login.names]
-        if login.key is not None and heard[1] is not None:
+        ended, changed = (self._heard.get(digest(value), -math.inf) for value in (login.key, login.user.pk))
+        if ended > since - RECENT:
             await self._close([login])
-        elif login.names and heard[0] is not None and heard[0] >= since:
+        elif changed > since:
             await self._recheck([login])
 
     def handle(self, message):
@@ -240,11 +241,11 @@ def heard(message):
 
 def tell(user=None, session_key=None):
     """Tell every process, at the commit, that a session has ended or, without one, that a user has changed."""
-    names = {"user": user and digest(user.pk), "session": session_key and digest(session_key)}
-    notify_consumers(GROUP, {"type": "realtime.logout", **names})
+    message = {"type": "realtime.logout", "user": user and digest(user.pk), "session": session_key and digest(session_key)}
+    send_on_commit(message | {"group": GROUP})
     if user is not None:
         # The last release listens there; this goes with the next release.
-        notify_consumers(user_group(user.pk), {"type": "realtime.logout", **names})
+        send_on_commit(message | {"group": user_group(user.pk)})
 
 
 @receiver(user_logged_out)

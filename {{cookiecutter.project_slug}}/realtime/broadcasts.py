@@ -80,8 +80,13 @@ def _on_commit(message):
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return transaction.on_commit(lambda: _hand_over(message), robust=True)
+        return send_on_commit(message)
     raise RuntimeError("In asynchronous code write `await anotify(…)`, or call notify() through sync_to_async().")
+
+
+def send_on_commit(message):
+    """Send `message`, a dict with a "group", in a thread that may have an event loop, as that of a notebook has."""
+    transaction.on_commit(lambda: _hand_over(message), robust=True)
 
 
 def _hand_over(message):
