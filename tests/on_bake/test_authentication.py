@@ -989,6 +989,27 @@ async def test_a_channel_layer_that_is_away_is_not_waited_for(ann, connect, unti
     await assert_out(socket)
 
 
+async def test_a_slow_channel_layer_is_joined_by_one_for_all(ann, connect, until, monkeypatch):
+    monkeypatch.setattr(authentication, "LISTEN_TIMEOUT", 0.05)
+    client = await sync_to_async(log_in)(ann)
+    layer = get_fanout().layer
+    group_add = layer.group_add
+    answer = asyncio.Event()
+
+    async def slowly(*args):
+        await answer.wait()
+        await group_add(*args)
+
+    monkeypatch.setattr(layer, "group_add", slowly)
+    sockets = [await connect(client, "/ws/plain/") for _ in range(3)]
+    answer.set()
+    await until(lambda: GROUP in get_fanout().groups and get_fanout().groups[GROUP].subscribed)
+
+    await sync_to_async(client.logout)()
+
+    await assert_out(*sockets)
+
+
 async def test_nothing_is_kept_of_a_socket_that_is_gone(ann, connect, bearers, until):
     bearers["ann"] = (ann, timezone.now() + datetime.timedelta(days=1))
     sockets = [await connect(await sync_to_async(log_in)(ann)), await connect(headers=token("ann"))]

@@ -119,7 +119,7 @@ class Logins:
         self._heard = {}  # when, by name, the oldest first
         self._tasks = set()
         self._rechecking = None
-        self._listens = False
+        self._joining, self._listens = None, False
         self._users = process()[UserBatcher]
 
     async def of_token(self, socket, scope):
@@ -191,12 +191,11 @@ class Logins:
 
     async def _listen(self):
         """Return when this process hears of the others; or does not for a while, which the fan-out has logged."""
-        try:
-            async with asyncio.timeout(LISTEN_TIMEOUT):
-                await get_fanout().join(GROUP, self)
-                self._listens = True
-        except (TimeoutError, Unavailable):
-            logger.debug("The next re-check will do", exc_info=True)
+        joining = self._joining = self._joining or asyncio.create_task(get_fanout().join(GROUP, self))
+        # Not cancelled: it is the join of all who wait here.
+        await asyncio.wait([joining], timeout=LISTEN_TIMEOUT)
+        if joining.done():
+            self._joining, self._listens = None, joining.exception() is None
 
     async def _recheck_all(self):
         while self._logins:
