@@ -1,6 +1,7 @@
 """`manage.py frames`: what the consumers declare, as AsyncAPI, TypeScript and Markdown."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -185,3 +186,34 @@ def test_the_starters_are_described(bake, node_packages, starter, tmp_path):
 
     compile_typescript(node_packages, tmp_path)
     assert all(address.startswith("/ws/socket-server/") for _, address, _ in channels)
+
+
+def frames_in(table):
+    """Return {(side, type): names of its fields} of a README's rows `| page, server | `{"type": …}`, `{…}` |`."""
+    listed = {}
+    for sides, text in re.findall(r"^\| ((?:page|server)[^|]*) \| (.*) \|$", table, re.MULTILINE):
+        sides = re.findall("page|server", sides)
+        frames = re.findall(r'\{"type": "(\w+)"(.*?)\}', text)
+        # Two sides: the question of the one, the answer of the other.
+        for side, (type, fields) in zip(sides, frames, strict=True):
+            listed[side, type] = {"type", *re.findall(r'"(\w+)": ', fields)}
+    return listed
+
+
+@pytest.mark.parametrize(("starter", "readme"), [("minimal", "README.md"), ("chat", "chat/README.md")])
+def test_the_readme_lists_the_frames(bake, starter, readme):
+    project = bake(starter=starter)
+    document = json.loads(run(project, "manage.py", "frames").stdout)
+    schemas = document["components"]["schemas"]
+    declared = {}
+    for operation in document["operations"].values():
+        for message in operation["messages"]:
+            schema = schemas[message["$ref"].rpartition("/")[2]]
+            (type,) = schema["properties"]["type"]["enum"]
+            declared["page" if operation["action"] == "receive" else "server", type] = schema
+
+    listed = frames_in((project / readme).read_text(encoding="utf-8"))
+
+    assert set(listed) == set(declared)
+    for frame, schema in declared.items():
+        assert set(schema["required"]) <= listed[frame] <= set(schema["properties"]), frame
