@@ -194,9 +194,8 @@ test("a server that says nothing in 10 s counts as connected, with one warning, 
     advance(1);
     assert.equal(socket.state, "open");
     assert.deepEqual(FakeWebSocket.last.messages, ["hello"]);
-    advance(5 * SECOND);
     FakeWebSocket.last.serverCloses(1006);
-    timeToNextAttempt();
+    assert.equal(timeToNextAttempt(), 2500, "it was a good connection");
   }
   assert.equal(warnings.length, 1);
   assert.match(warnings.pop(), /silent for 10 s.*let the consumer's connect\(\) send a frame/);
@@ -221,9 +220,12 @@ test("a server that greets late is asked from then on", () => {
 });
 
 test("where the server is known to greet, silence is a failed attempt", () => {
-  for (const socket of [opened({ greets: true }), greeted()]) {
-    FakeWebSocket.last.serverCloses(1006);
-    timeToNextAttempt();
+  for (const make of [() => opened({ greets: true }), greeted]) {
+    const socket = make();
+    if (make === greeted) {
+      FakeWebSocket.last.serverCloses(1006);
+      timeToNextAttempt();
+    }
     FakeWebSocket.last.opens();
     socket.deliver(message("for somebody else's eyes"));
     advance(10 * SECOND);
@@ -286,8 +288,10 @@ test("events of a connection that was given up change nothing", () => {
   advance(10 * SECOND);
   timeToNextAttempt();
   FakeWebSocket.last.serverSends(GREETING);
+  stale.opens();
   stale.serverSends(message("late"));
   stale.serverCloses(4401);
+  advance(10 * SECOND);
   assert.equal(socket.state, "open");
   assert.deepEqual(socket.frames, [GREETING]);
 });
@@ -377,6 +381,7 @@ test("subprotocols are offered, and a token beside them", () => {
     [{ token: "a/b+c==" }, ["realtime", "bearer64.YS9iK2M9PQ"]],
     [{ token: "key:value" }, ["realtime", "bearer64.a2V5OnZhbHVl"]],
     [{ token: "é ü?>", protocols: ["a"] }, ["a", "bearer64.w6kgw7w_Pg"]],
+    [{ token: "aa>" }, ["realtime", "bearer64.YWE-"]],
   ]) {
     const socket = opened(options);
     assert.deepEqual(FakeWebSocket.last.protocols, expected);
@@ -532,7 +537,14 @@ test("wait is no greeting, and the time-out begins anew after so many seconds", 
   assert.equal(socket.state, "connecting");
   assert.deepEqual(socket.frames[0], { type: "wait", seconds: 3 }, "the page hears of it");
   advance(1);
-  assert.equal(socket.state, "reconnecting", "and silence is no consumer with nothing to say");
+  assert.equal(socket.state, "open", "it may be a consumer that has nothing to say");
+  assert.match(warnings.pop(), /silent/);
+  FakeWebSocket.last.serverSends(GREETING);
+  FakeWebSocket.last.serverCloses(1006);
+  timeToNextAttempt();
+  FakeWebSocket.last.serverSends({ type: "wait", seconds: 20 });
+  advance(30 * SECOND);
+  assert.equal(socket.state, "reconnecting", "where it is known to greet it is not");
 });
 
 test("an attempt that was told to wait is none", () => {
@@ -545,11 +557,11 @@ test("an attempt that was told to wait is none", () => {
     FakeWebSocket.last.serverSends({ type: "wait", seconds: 5 });
   }
   FakeWebSocket.last.serverSends(GREETING);
-  FakeWebSocket.last.serverCloses(1006);
-  waits.push(timeToNextAttempt());
-  FakeWebSocket.last.serverCloses(1006);
-  waits.push(timeToNextAttempt());
-  assert.deepEqual(waits, [250, 500, 500, 500, 1000]);
+  for (let failure = 0; failure < 3; failure += 1) {
+    FakeWebSocket.last.serverCloses(1006);
+    waits.push(timeToNextAttempt());
+  }
+  assert.deepEqual(waits, [250, 500, 500, 500, 1000, 2000]);
   socket.close();
 });
 
@@ -702,6 +714,15 @@ test("an attempt that hangs since the page was hidden is begun anew, once, when 
     if (trigger !== "online") assert.deepEqual(FakeWebSocket.live, [fresh], `${trigger}: once`);
     socket.close();
   }
+});
+
+test("an attempt that was begun in the background is begun anew when the page is shown", () => {
+  document.visibilityState = "hidden";
+  opened();
+  const [hanging] = FakeWebSocket.live;
+  hide(false);
+  assert.equal(hanging.isLive, false);
+  assert.equal(FakeWebSocket.live.length, 1);
 });
 
 test("an attempt that hangs since the network was gone is begun anew when it is back", () => {
@@ -1119,6 +1140,20 @@ test("an answer that does not come holds nothing back for longer than 10 s, with
   assert.equal(FakeWebSocket.last.messages.at(-1), "three", "without waiting again");
   advance(15 * SECOND);
   assert.deepEqual(socket.pending.length, 4, "they wait for an answer, or the next connection");
+});
+
+test("that is so, too, when the pace alone would hold something back", () => {
+  const socket = greeted();
+  FakeWebSocket.last.serverSends(message("zero", socket.deliver(message("zero"))));
+  FakeWebSocket.last.serverCloses(1006);
+  for (let number = 1; number <= 150; number += 1) socket.deliver({ type: "message", text: String(number) });
+  timeToNextAttempt();
+  FakeWebSocket.last.serverSends(GREETING);
+  advance(5 * SECOND);
+  FakeWebSocket.last.serverSends({ type: "pong" });
+  advance(5 * SECOND);
+  assert.match(warnings.pop(), /no answer to a delivered frame/);
+  assert.equal(FakeWebSocket.last.messages.length, 150);
 });
 
 test("a server that has answered no id yet is not waited for", () => {

@@ -14,17 +14,19 @@
  *
  * Any consumer will do: the first thing that the server says shows that it is there. A RealtimeConsumer says more,
  * and is known by its greeting, `connection_established`:
- * - It answers pings. A ping without an answer counts as a loss, so that a dead network is noticed. Consumers that
- *   have not greeted so, but with a frame, are asked once; without an answer they are not asked again. Those that
- *   say something else first (HTML, JSON without a type) or nothing are not asked at all.
- * - It names the largest frame that it takes, `max_size` in bytes, and the seconds over which its clients should
- *   spread when they come back, `crowd`: in the greeting and in each pong.
- * - It says `{"type": "wait", "seconds": n}` when others come first. Such an attempt does not count as failed.
+ * - It answers pings. A ping without an answer counts as a loss, so that a dead network is noticed. A consumer that
+ *   begins with another frame is asked once, and not again if it does not answer. One that begins with what is no
+ *   frame (HTML, JSON without a type), or says nothing, is never asked: a ping could be an error there.
+ * - Its greeting and pongs name the largest frame that it takes, `max_size` in bytes, and the seconds over which its
+ *   clients should spread when they come back, `crowd`.
+ *
+ * Whatever the consumer, the server may say `{"type": "wait", "seconds": n}` when others come first. Such an attempt
+ * does not count as failed.
  *
  * This file needs nothing but a browser: it can be copied into a project with a bundler as it is.
  */
 
-/** The close codes with a name, which are those of realtime/close.py: RFC 6455's and our own. */
+/** The close codes of realtime/close.py: two of RFC 6455, and those of the application. */
 export const Close = Object.freeze({
   NORMAL: 1000, INTERNAL_ERROR: 1011,
   COME_BACK: 4000, NOT_LOGGED_IN: 4401, NOT_ALLOWED: 4403, NOT_FOUND: 4404, TOO_MANY_MESSAGES: 4429,
@@ -55,8 +57,10 @@ const BURST = 100;
 const PACE = 10;
 /** How many messages the outbox holds before it refuses more. */
 const MAX_PENDING = 1_000;
+/** Events of `window` that tell of the network and the reader. */
 const PAGE_EVENTS = ["focus", "pageshow", "pagehide", "online", "offline"];
 
+// Warnings for whoever writes the consumer.
 const SILENT = "WebSocket: silent for 10 s, so it counts as connected; let the consumer's connect() send a frame.";
 const NO_PONG = 'WebSocket: a ping had no answer, so it was the last; answer {"type": "ping"} with {"type": "pong"}.';
 const NO_ID = "WebSocket: no answer to a delivered frame in 10 s; let the consumer send a frame with its id.";
@@ -134,7 +138,7 @@ export class ReconnectingSocket extends TypedEventTarget {
   #outbox = new Map();
   /** @type {Set<string>} Those of them that went out over the present connection. */
   #sent = new Set();
-  /** @type {boolean | undefined} Whether the server answers with their ids, so that it is worth to wait for it. */
+  /** @type {boolean | undefined} Whether the server answers with their ids, so that it is worth waiting for it. */
   #answersIds;
   #nextMessage = -Infinity;
   /** @type {ReturnType<typeof setTimeout> | undefined} The next look at the outbox. */
@@ -220,7 +224,7 @@ export class ReconnectingSocket extends TypedEventTarget {
   #connect() {
     const isHidden = document.visibilityState === "hidden";
     const early = isHidden ? this.#nextHidden - performance.now() : 0;
-    this.#mayHurry = isHidden || early > 0;
+    this.#mayHurry = isHidden;
     // Better an attempt that may hang than none.
     if (early > 0) return this.#socket || this.#wait(early, () => this.#connect());
     this.#drop();
@@ -258,10 +262,10 @@ export class ReconnectingSocket extends TypedEventTarget {
   #receive(data) {
     const frame = parse(data);
     // What only a RealtimeConsumer sends.
-    if (frame && ["connection_established", "pong", "wait"].includes(frame.type)) this.#note(frame);
+    if (frame && ["connection_established", "pong"].includes(frame.type)) this.#note(frame);
     if (this.#state !== "open" && frame?.type === "wait") {
       this.#isQueued = true;
-      this.#wait(milliseconds(frame.seconds) + ANSWER_TIMEOUT, () => this.#lose());
+      this.#wait(milliseconds(frame.seconds) + ANSWER_TIMEOUT, () => this.#endure(SILENT));
     } else if (this.#state !== "open") {
       this.#wait(FIRST_PING, () => ((this.#isRealtime ?? frame) ? this.#ping() : this.#trust()));
       this.#enter("open");
