@@ -93,7 +93,8 @@ def test_constants_follow_those_of_the_server():
     conf = (TEMPLATE / "realtime" / "conf.py").read_text("utf-8")
     outage = (TEMPLATE / "realtime" / "outage.py").read_text("utf-8")
     script = SCRIPT.read_text("utf-8")
-    rate, burst = (int(re.search(rf'"{name}": (\d+)', conf)[1]) for name in ("FRAMES_PER_SECOND", "FRAME_BURST"))
+    names = ("REALTIME_FRAMES_PER_SECOND", "REALTIME_FRAME_BURST")
+    rate, burst = (int(re.search(rf'"{name}": (\d+)', conf)[1]) for name in names)
     patience = int(re.search(r"^PATIENCE = (\d+)", outage, re.MULTILINE)[1])
     ours = {name: int(text) for name, text in re.findall(r"^const (\w+) = ([\d_]+);", script, re.MULTILINE)}
 
