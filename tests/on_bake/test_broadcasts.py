@@ -147,6 +147,16 @@ def test_nobody_hears_is_said_once(transactional_db, caplog, how):
     assert "Set REDIS_URL" in line
 
 
+def test_nothing_is_said_of_what_the_user_has_not_asked_for(transactional_db, caplog):
+    broadcasts._warn_that_nobody_hears.cache_clear()
+    user = get_user_model().objects.create_user("ann")
+
+    user.set_password("new")
+    user.save()
+
+    assert caplog.messages == []
+
+
 async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeypatch, caplog):
     await connect()
     fanout = broadcasts.get_fanout()

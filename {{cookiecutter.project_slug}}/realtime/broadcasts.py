@@ -94,7 +94,8 @@ def _hand_over(message):
     loop = server_loop()
     if loop is None:
         if layers.is_local(get_channel_layer()):
-            return _warn_that_nobody_hears()
+            # That a login has ended is found out by each process, too, if a little later.
+            return None if message["type"] == "realtime.logout" else _warn_that_nobody_hears()
         # A fork has no threads.
         loop = _own_loop(os.getpid())
     # Not in the context of the caller, whose ORM thread may be this one's: its members could not use the database.

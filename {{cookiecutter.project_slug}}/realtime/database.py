@@ -12,11 +12,11 @@ import time
 from contextvars import ContextVar
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
-from .outage import Outage, Unavailable
+from .outage import Outage, Unavailable, ask_database
 from .process import process
 
 logger = logging.getLogger(__name__)
@@ -89,16 +89,6 @@ async def query(function, *arguments):
     """
     async with DatabaseUse():
         return await sync_to_async(function)(*arguments)
-
-
-def ask_database():
-    """Raise a django.db.Error when the database does not answer."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    finally:
-        # The thread is not one of Django's requests, so nothing else would close it.
-        connection.close()
 
 
 @receiver(connection_created)

@@ -8,7 +8,7 @@ from channels.layers import get_channel_layer
 from django.http import JsonResponse
 from django.utils.decorators import async_only_middleware
 
-from .database import ask_database
+from .outage import ask_database
 from .process import process, serve
 
 # Seconds

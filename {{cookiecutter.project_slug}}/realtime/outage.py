@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 
+from django.db import connection
+
 logger = logging.getLogger(__name__)
 
 # Seconds
@@ -12,6 +14,16 @@ RETRY_EVERY = 0.5
 ANSWER_TIMEOUT = 2
 # How long a socket waits for a service that is away; a page waits 10 s for its greeting.
 PATIENCE = 8
+
+
+def ask_database():
+    """Raise a django.db.Error when the database does not answer."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        # The thread is not one of Django's requests, so nothing else would close it.
+        connection.close()
 
 
 class Unavailable(Exception):
