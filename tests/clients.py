@@ -25,7 +25,7 @@ class Client:
 
     def ping(self):
         self.send({"type": "ping"})
-        assert self.receive() == {"type": "pong"}
+        assert self.receive()["type"] == "pong"
 
 
 @contextmanager
@@ -40,7 +40,8 @@ def open_client(server, *, path=None, origin=None, greeting=True, **options):
     with connect(url, origin=origin, open_timeout=20, max_size=2**21, **options) as connection:
         client = Client(connection)
         if greeting:
-            assert client.receive() == GREETING
+            # With the limits of the server beside it.
+            assert client.receive().items() >= GREETING.items()
         yield client
 
 
