@@ -260,9 +260,19 @@ CONTENT_SECURITY_POLICY = {
 # Logging
 # https://docs.djangoproject.com/en/stable/topics/logging/
 
+
+def without_traceback(record):
+    """Log what strangers cause, such as a foreign Host, in one line. Return True, as a filter of the log must."""
+    record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {
+        "without_traceback": {"()": "django.utils.log.CallbackFilter", "callback": without_traceback},
+    },
     "formatters": {
         "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
     },
@@ -273,6 +283,7 @@ LOGGING = {
     "loggers": {
         # Django's own handler would write each line a second time.
         "django": {"handlers": [], "level": "INFO"},
+        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
         # Messages that found no room in Redis: "… over capacity …".
