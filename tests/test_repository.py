@@ -244,11 +244,25 @@ def test_links_between_documents_resolve(names):
 
 def test_documents_name_files_that_are_baked(bake):
     """Paths in backquotes with a slash and an ending, such as `chat/consumers.py`; <project> is the slug."""
-    project = bake()
-    slug = next(project.glob("*/settings.py")).parent.name
-    for document in ("README.md", "docs/four-steps.md", "docs/pitfalls.md"):
-        for path in re.findall(r"`((?:<project>|chat|realtime)/[\w./]+\.\w+)`", read(document)):
-            assert (project / path.replace("<project>", slug)).exists(), f"{document}: {path}"
+    projects = [bake(starter=starter) for starter in ("minimal", "chat")]
+    for document in ("README.md", "SECURITY.md", "docs/four-steps.md", "docs/pitfalls.md"):
+        for path in re.findall(r"`((?:<project>|accounts|chat|realtime)/[\w./-]+\.\w+)`", read(document)):
+            baked = [project / path.replace("<project>", project.name) for project in projects]
+            assert any(file.exists() for file in baked), f"{document}: {path}"
+
+
+def test_documents_name_their_headings(names):
+    """Links to a place in a document of ours, as GitHub makes the anchors of headings."""
+    dangling = []
+    for name in names:
+        if name.endswith(".md") and not name.startswith("{{"):
+            for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", read(name)):
+                target = REPOSITORY / Path(name).parent / link if link else REPOSITORY / name
+                headings = re.findall(r"(?m)^#+ (.*)$", target.read_text(encoding="utf-8"))
+                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                if anchor not in anchors:
+                    dangling.append((name, link, anchor))
+    assert dangling == []
 
 
 def test_readme_lists_the_options():
