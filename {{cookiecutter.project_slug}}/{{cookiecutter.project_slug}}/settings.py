@@ -85,7 +85,14 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
+    "django_permissions_policy.PermissionsPolicyMiddleware",
+{%- if cookiecutter.starter == "chat" %}
+    "accounts.middleware.limit_requests",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "accounts.middleware.private_pages",
+{%- else %}
+    "django.contrib.sessions.middleware.SessionMiddleware",
+{%- endif %}
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -185,6 +192,19 @@ AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
+
+# Requests that a process answers at a time, each with one connection to the database; others wait. PostgreSQL has 100
+# connections for all processes, unless told otherwise, and fails above that.
+ACCOUNTS_REQUESTS_AT_A_TIME = 20
+# Wrong passwords in so many seconds for one account, and from one address; accounts made from one address. Who comes
+# with a browser that has logged in to the account before is counted apart from all others.
+ACCOUNTS_PERIOD = 15 * 60
+ACCOUNTS_GUESSES_PER_ACCOUNT = 10
+ACCOUNTS_GUESSES_PER_ADDRESS = 100
+ACCOUNTS_SIGN_UPS_PER_ADDRESS = 30
+# Characters of a name, and names that nobody may choose, nor one that looks alike.
+ACCOUNTS_MAX_NAME_LENGTH = 40
+ACCOUNTS_RESERVED_NAMES = ["admin", "administrator", "moderator", "root", "security", "staff", "support", "system"]
 {%- endif %}
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -254,6 +274,11 @@ CONTENT_SECURITY_POLICY = {
         "form-action": [SELF],
         "frame-ancestors": [NONE],
     },
+}
+
+# What no page of this site asks for, nobody who breaks into one gets.
+PERMISSIONS_POLICY = {
+    feature: [] for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb")
 }
 
 

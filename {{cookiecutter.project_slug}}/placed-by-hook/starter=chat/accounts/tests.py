@@ -1,8 +1,13 @@
-import pytest
-from django.db import IntegrityError, transaction
-from django.urls import reverse
+import re
 
-from .models import User
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from .models import Attempts, User
 
 PASSWORD = "a horse, a staple"
 HOME = "/"
@@ -57,6 +62,132 @@ def test_wrong_password(client, ada):
     assert name_of_visitor(client) == ""
 
 
+def test_guesses_are_refused_before_anything_is_hashed(client, ada, settings, monkeypatch):
+    for _ in range(settings.ACCOUNTS_GUESSES_PER_ACCOUNT):
+        assert log_in(client, "ada", password="a guess").status_code == 200
+    monkeypatch.setattr("django.contrib.auth.backends.ModelBackend.authenticate", None)
+
+    for form, name in ((reverse("login"), "ADA"), (reverse("admin:login"), "ada")):
+        response = client.post(form, {"username": name, "password": PASSWORD})
+        assert response.status_code == 429
+        assert 0 < int(response.headers["Retry-After"]) <= settings.ACCOUNTS_PERIOD
+        assert "Try again in 15 minutes" in response.content.decode()
+
+
+def test_a_browser_that_has_logged_in_before_is_not_locked_out(client, ada, settings, django_user_model):
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
+    stranger, known = Client(), client
+    log_in(known, "ada")
+    known.post(reverse("logout"))
+    for _ in range(3):
+        response = log_in(stranger, "ada", password="a guess")
+    assert response.status_code == 429
+
+    assert log_in(known, "ada").url == HOME
+    # It is known for its own account, and its own guesses count.
+    known.post(reverse("logout"))
+    for code in (200, 200, 429):
+        assert log_in(known, "ada", password="a guess").status_code == code
+    django_user_model.objects.create_user("grace", password=PASSWORD)
+    for code in (200, 200, 429):
+        assert log_in(known, "grace", password="a guess").status_code == code
+
+
+def test_nobody_becomes_known_to_an_account_without_its_password(client, ada, settings):
+    """Not by naming it in a form that only looks whether somebody is logged in."""
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
+    sign_up(client, "mallory")
+    assert log_in(client, "ada", password="a guess").url == HOME
+    client.post(reverse("logout"))
+
+    for code in (200, 200, 429):
+        assert log_in(client, "ada", password="a guess").status_code == code
+    for code in (429, 429):
+        assert log_in(Client(), "ada", password="a guess").status_code == code
+
+
+def test_guesses_of_one_address_are_refused_whatever_the_name(client, db, settings):
+    settings.ACCOUNTS_GUESSES_PER_ADDRESS = 3
+    settings.REALTIME_TRUST_PROXY = True
+    addresses = ["2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::3", "2001:db8::4"]
+    for number, code in enumerate((200, 200, 200, 429)):
+        forwarded = {"HTTP_X_FORWARDED_FOR": f"198.51.100.{number}, {addresses[number]}"}
+        form = {"username": f"user{number}", "password": "a guess"}
+        assert client.post(reverse("login"), form, **forwarded).status_code == code
+
+    other = {"HTTP_X_FORWARDED_FOR": "2001:db8:0:1::1"}
+    assert client.post(reverse("login"), {"username": "ada", "password": "a guess"}, **other).status_code == 200
+
+
+def test_old_guesses_are_forgotten(client, ada, settings):
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 1
+    for code in (200, 429):
+        assert log_in(client, "ada", password="a guess").status_code == code
+    Attempts.objects.update(until=timezone.now())
+
+    assert log_in(client, "ada").url == HOME
+    assert not Attempts.objects.filter(count__gt=0).exists()
+
+
+def test_an_honest_person_never_meets_the_limits(client, ada, settings):
+    """Somebody who mistypes a few times a day, and a class of thirty at one address."""
+    for _ in range(3):
+        for code in (200, 200, 200, 302):
+            password = PASSWORD if code == 302 else "a slip"
+            assert log_in(client, "ada", password=password).status_code == code
+        client.post(reverse("logout"))
+    for number in range(30):
+        assert sign_up(Client(), f"pupil{number}").url == HOME
+
+
+def test_sign_ups_of_one_address(db, settings):
+    settings.ACCOUNTS_SIGN_UPS_PER_ADDRESS = 2
+    for _ in range(3):
+        assert sign_up(Client(), "a mistake").status_code == 200
+    for number in range(2):
+        assert sign_up(Client(), f"user{number}").status_code == 302
+
+    response = sign_up(Client(), "user2")
+
+    assert response.status_code == 429
+    assert "Too many accounts" in response.content.decode()
+    assert User.objects.count() == 2
+
+
+def test_guesses_at_the_old_password(client, ada, settings):
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
+    client.force_login(ada)
+    guess = {"old_password": "a guess", "new_password1": "another staple", "new_password2": "another staple"}
+
+    for code in (200, 200, 429):
+        assert client.post(reverse("password_change"), guess).status_code == code
+
+
+def test_nothing_that_depends_on_the_visitor_is_kept(client, ada):
+    """Neither by a cache nor for the back button; what everybody gets may be."""
+    client.force_login(ada)
+
+    for url in (reverse("password_change_done"), "/nowhere/"):
+        response = client.get(url)
+        assert "ada" in response.content.decode()
+        assert "no-store" in response.headers["Cache-Control"]
+    assert "Cache-Control" not in client.get("/favicon.ico").headers
+
+
+def test_a_page_that_was_out_of_date(client, ada):
+    """As after a login in another tab, which changes the token. The button works on the page that says so."""
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(ada)
+
+    response = client.post(reverse("logout"))
+
+    assert response.status_code == 403
+    page = response.content.decode()
+    assert "This page was out of date" in page
+    token = re.search('name="csrfmiddlewaretoken" value="(.*?)"', page)[1]
+    assert client.post(reverse("logout"), {"csrfmiddlewaretoken": token}).url == reverse("login")
+
+
 def test_next_on_this_site(client, ada):
     page = reverse("password_change")
 
@@ -88,10 +219,57 @@ def test_a_visitor_who_is_logged_in_needs_no_form(client, ada, name):
 def test_a_name_is_taken_in_any_case(client, ada):
     response = sign_up(client, "ADA")
 
-    assert response.context["form"].errors["username"] == ["A user with that username already exists."]
+    assert response.context["form"].errors.as_data()["username"][0].code == "unique"
     assert name_of_visitor(client) == ""
     with pytest.raises(IntegrityError), transaction.atomic():
         User.objects.create_user("Ada")
+
+
+@pytest.mark.parametrize(
+    "name", ["Grace", "ada.b+c@d-e_f", "Алиса", "محمد", "李小龙", "田中ひろし", "김철수", "हिन्दी", "José", "x1"]
+)
+def test_names_of_many_scripts(client, db, name):
+    assert sign_up(client, name).url == HOME
+
+    client.logout()
+    assert log_in(client, name.upper()).url == HOME
+    assert name_of_visitor(client) == name.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a\u1160da", "cannot be seen"),
+        ("\u115fada", "cannot be seen"),
+        ("a\u200bda", "cannot be seen"),
+        ("ada lovelace", "no spaces"),
+        ("\u0430lice", "Cyrillic and Latin"),
+        ("<ada>", "&lt; &gt;"),
+        ("...", "a letter or a digit"),
+        ("a" + "\u0323\u0324\u0325\u032d\u0330", "too many marks"),
+        ("a" * 41, "40"),
+        ("admin", "reserved"),
+        ("ADM1N", "reserved"),
+        ("\u0251dmin", "reserved"),
+        ("ad-rnin", "reserved"),
+    ],
+)
+def test_names_that_could_be_mistaken_are_refused_in_a_sentence(client, db, name, why):
+    response = sign_up(client, name)
+
+    assert response.status_code == 200
+    assert why in response.content.decode()
+    assert not User.objects.exists()
+
+
+def test_commands_and_the_admin_know_the_rules_for_names(db):
+    """There, a reserved name can be given."""
+    with pytest.raises(CommandError, match="Cyrillic"):
+        call_command("createsuperuser", "--no-input", username="\u0430lice", email="")
+
+    call_command("createsuperuser", "--no-input", username="admin", email="")
+
+    assert User.objects.get(username="ADMIN").is_superuser
 
 
 def test_a_bad_password_is_refused(client, db):
@@ -128,6 +306,7 @@ def test_admin(admin_client, ada):
     form = {"username": "ADA", "password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
 
     assert admin_client.get(reverse("admin:accounts_user_change", args=[ada.pk])).status_code == 200
-    assert "already exists" in admin_client.post(reverse("admin:accounts_user_add"), form).content.decode()
+    page = admin_client.post(reverse("admin:accounts_user_add"), form)
+    assert page.context["adminform"].form.errors.as_data()["username"][0].code == "unique"
     admin_client.post(reverse("admin:accounts_user_add"), form | {"username": "grace"})
     assert User.objects.filter(username="grace").exists()

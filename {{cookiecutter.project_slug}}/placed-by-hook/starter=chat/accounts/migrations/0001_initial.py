@@ -1,8 +1,10 @@
 import django.contrib.auth.models
-import django.contrib.auth.validators
 import django.db.models.functions.text
 import django.utils.timezone
 from django.db import migrations, models
+
+import accounts.models
+import accounts.names
 
 
 class Migration(migrations.Migration):
@@ -29,12 +31,11 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "username",
-                    models.CharField(
+                    accounts.models.UsernameField(
                         error_messages={"unique": "A user with that username already exists."},
-                        help_text="Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.",
                         max_length=150,
                         unique=True,
-                        validators=[django.contrib.auth.validators.UnicodeUsernameValidator()],
+                        validators=[accounts.names.validate_name],
                         verbose_name="username",
                     ),
                 ),

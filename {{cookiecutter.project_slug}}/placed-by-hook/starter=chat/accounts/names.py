@@ -1,0 +1,72 @@
+"""
+What a user may be called, so that nobody can be mistaken for somebody else.
+
+Names follow PRECIS (RFC 8265, UsernameCaseMapped), which refuses spaces and what cannot be seen, and have one script
+(https://www.unicode.org/reports/tr39/#Restriction_Level_Detection). They are stored in lower case.
+"""
+
+import string
+import unicodedata
+
+from confusable_homoglyphs.categories import unique_aliases
+from confusable_homoglyphs.confusables import confusables_data
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from precis_i18n import get_profile
+
+PROFILE = get_profile("UsernameCaseMapped")
+# Scripts that are written together, beside each one alone.
+WRITING_SYSTEMS = [{"HAN", "HIRAGANA", "KATAKANA"}, {"HAN", "HANGUL"}, {"HAN", "BOPOMOFO"}]
+# More marks on one letter would cover the lines above (UTS 39, section 5.4).
+MAX_MARKS = 4
+
+
+def fold(name):
+    """Return `name`, a str, as it is stored and looked up. One that is not allowed is only normalized, as Django does."""
+    if not isinstance(name, str):
+        return name
+    try:
+        return PROFILE.enforce(name)
+    except UnicodeEncodeError:
+        return unicodedata.normalize("NFKC", name)
+
+
+def validate_name(name):
+    """Raise ValidationError, with a sentence for the person who chose it, unless `name` may be a user's."""
+    try:
+        name = PROFILE.enforce(name)
+    except UnicodeEncodeError:
+        raise ValidationError(
+            "A name has letters and digits, and no spaces or characters that cannot be seen."
+        ) from None
+    # PRECIS allows all signs of ASCII.
+    if signs := sorted(set(name) & (set(string.punctuation) - set("@.+-_"))):
+        raise ValidationError(f"A name cannot have {' '.join(signs)} in it: of signs, only @ . + - and _ are allowed.")
+    if not any(map(str.isalnum, name)):
+        raise ValidationError("A name needs a letter or a digit.")
+    scripts = unique_aliases(name) - {"COMMON", "INHERITED"}
+    if len(scripts) > 1 and not any(scripts <= system for system in WRITING_SYSTEMS):
+        mixed = " and ".join(sorted(script.capitalize() for script in scripts))
+        raise ValidationError(f"The letters of a name are of one script; these are {mixed}.")
+    if "M" * (MAX_MARKS + 1) in "".join(unicodedata.category(c)[0] for c in unicodedata.normalize("NFD", name)):
+        raise ValidationError("This name has too many marks on one letter.")
+
+
+def validate_not_reserved(name):
+    """Raise ValidationError if `name` is one of ACCOUNTS_RESERVED_NAMES, or would be taken for one: adm1n, ad-min."""
+    if skeleton(name) in map(skeleton, settings.ACCOUNTS_RESERVED_NAMES):
+        raise ValidationError("This name is reserved, or looks like one that is. Choose another one.")
+
+
+def skeleton(name):
+    """Return what is left of `name` to a hasty reader, a str: the same for names that look alike."""
+    letters = (look_of(c) for c in unicodedata.normalize("NFD", fold(name)) if c.isalnum())
+    return "".join(letters).lower().translate(str.maketrans("i10", "llo")).replace("rn", "m").replace("vv", "w")
+
+
+def look_of(character):
+    """Return the ASCII letter or digit that `character` looks like; without one, itself."""
+    if character.isascii():
+        return character
+    looks = (look["c"] for look in confusables_data.get(character, ()))
+    return next((look for look in looks if look.isascii()), character)
