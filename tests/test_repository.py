@@ -251,6 +251,18 @@ def test_documents_name_files_that_are_baked(bake):
             assert any(file.exists() for file in baked), f"{document}: {path}"
 
 
+def test_code_of_the_four_steps_is_that_of_a_bake(bake):
+    """Each block stands in a file that its section names."""
+    project, blocks = bake(), 0
+    for section in re.split(r"(?m)^## ", read("docs/four-steps.md")):
+        paths = re.findall(r"`((?:<project>|chat|realtime)/[\w./]+)`", section)
+        files = [(project / path.replace("<project>", project.name)).read_text(encoding="utf-8") for path in paths]
+        for code in re.findall(r"(?ms)^```\w+\n(.*?)^```\n", section):
+            assert any(code in file for file in files), code
+            blocks += 1
+    assert blocks == 5
+
+
 def test_documents_name_their_headings(names):
     """Links to a place in a document of ours, as GitHub makes the anchors of headings."""
     dangling = []
