@@ -138,6 +138,65 @@ async def test_a_plain_group_works_beside_broadcasts():
         await socket.disconnect()
 
 
+async def test_a_channel_that_a_task_uses_is_received_from_at_once():
+    class Later(Plain):
+        async def connect(self):
+            await self.accept()
+            self.start_task(self.enter())
+
+        async def enter(self):
+            await asyncio.sleep(0.05)
+            await self.channel_layer.group_add("plain", self.channel_name)
+            await self.send({"type": "entered"})
+
+    socket = await connect(Later)
+    assert (await socket.receive_json_from())["type"] == "entered"
+
+    await get_fanout().layer.group_send("plain", {"type": "plain.news", "text": "hello"})
+
+    assert await socket.receive_json_from() == {"type": "news", "text": "hello"}
+    await socket.send_json_to({"type": "ping"})
+    assert (await socket.receive_json_from())["type"] == "pong"
+    await socket.disconnect()
+
+
+async def test_a_task_returns_what_its_coroutine_does():
+    class Tasks(Consumer):
+        async def connect(self):
+            await self.accept()
+            await self.send({"type": "result", "result": await self.start_task(asyncio.sleep(0, "done"))})
+
+    socket = await connect(Tasks, greeting=False)
+
+    assert (await socket.receive_json_from())["result"] == "done"
+    await socket.disconnect()
+
+
+async def test_binary_frames_have_the_same_limit(settings):
+    settings.REALTIME_MAX_FRAME_SIZE = 10
+
+    class Binary(RealtimeConsumer):
+        async def receive_bytes(self, data):
+            await self.send(data[::-1])
+
+    socket = await connect(Binary)
+    await socket.send_to(bytes_data=b"123")
+    assert await socket.receive_from() == b"321"
+
+    await socket.send_to(bytes_data=b"x" * 11)
+
+    assert (await socket.receive_json_from())["code"] == "too_large"
+    await socket.disconnect()
+
+
+async def test_an_override_that_is_never_called_is_an_error():
+    with pytest.raises(TypeError, match="write receive_frame"):
+
+        class Old(RealtimeConsumer):
+            async def receive_json(self, content):
+                pass
+
+
 async def test_what_connect_sends_comes_first():
     class Greeting(Consumer):
         async def connect(self):

@@ -1,6 +1,7 @@
 """The base consumer: what every socket of this project needs, so that a consumer holds only its own subject."""
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 from uuid import uuid4
@@ -87,19 +88,30 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._use = DatabaseUse()
         self._use.begin()
         self.socket.counts_itself = True
+        try:
+            await self._serve(receive)
+        finally:
+            await self._end()
+
+    async def _serve(self, receive):
+        """Dispatch what comes from the server and, once the consumer has used it, from the channel of its own."""
+        self._loop = asyncio.current_task()
         # One step less for each frame, unless a middleware has a receive of its own.
         direct = self.socket.server_receive if receive == self.socket.receive else receive
         try:
-            # Few consumers use a channel of their own, and receiving from it costs as much as the rest of the socket.
+            # Receiving from a channel costs as much as the rest of the socket.
             while not self._channel_used and not self._ended:
-                await self.dispatch(await (direct if self.socket.accepted else receive)())
-            if not self._ended:
+                self._waits = True
+                message = await (direct if self.socket.accepted else receive)()
+                self._waits = False
+                await self.dispatch(message)
+        except asyncio.CancelledError:
+            if not self._channel_used or not self._waits or self._loop.uncancel():
+                raise
+        if not self._ended:
+            with contextlib.suppress(StopConsumer):
                 channel_receive = partial(self._fanout.receive, self._channel_name)
                 await await_many_dispatch([receive, channel_receive], self.dispatch)
-        except StopConsumer:
-            pass
-        finally:
-            await self._end()
 
     async def dispatch(self, message):
         """Handle one message of the server or of the channel layer, a dict with a "type"."""
@@ -109,12 +121,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """Await `coroutine`, and close the socket with 4000 if a service does not answer. The log has its own line."""
         try:
             try:
-                await coroutine
+                result = await coroutine
             except Exception as error:
                 await self._use.settle(error)
                 raise
             if self._use.used:
                 await self._use.settle()
+            return result
         except Unavailable:
             await self.socket.close(Close.COME_BACK)
 
@@ -192,7 +205,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     @property
     def channel_name(self):
         """The channel of this socket alone, for Channels' own group_add() and handler methods."""
-        self._channel_used = True
+        if not self._channel_used:
+            self._channel_used = True
+            if self._waits:
+                # In a task: from now on the channel is waited for, too.
+                self._loop.cancel()
         return self._channel_name
 
     # Tasks
@@ -266,10 +283,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             return await self._slow_down(seconds, text)
         frame = None
         try:
+            if len(data if text is None else text) > settings.REALTIME_MAX_FRAME_SIZE:
+                raise FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
             if text is None:
                 return await self.receive_bytes(data)
-            if len(text) > settings.REALTIME_MAX_FRAME_SIZE:
-                raise FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
             frame = self._decode(text)
             if type(frame) is Ping:
                 await self.send(await self.pong())
@@ -305,7 +322,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._channel_used:
             raise StopConsumer
 
-    _ended = _warned = False
+    _ended = _waits = _warned = False
 
     async def _end(self):
         """End the tasks and leave the groups, however the socket ends, and call disconnect()."""
@@ -316,6 +333,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await asyncio.wait(tasks)
         for group in list(self._joined):
             await self.leave(group)
-        for group in self.groups if self._channel_used else ():
-            await self.channel_layer.group_discard(group, self._channel_name)
-        await self._run(self.disconnect(self.socket.code))
+        try:
+            for group in self.groups if self._channel_used else ():
+                await self.channel_layer.group_discard(group, self._channel_name)
+        finally:
+            await self._run(self.disconnect(self.socket.code))
