@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -261,6 +262,11 @@ def test_code_of_the_four_steps_is_that_of_a_bake(bake):
             assert any(code in file for file in files), code
             blocks += 1
     assert blocks == 5
+
+
+def test_consumer_of_the_readme_is_that_of_a_bake(bake):
+    (code,) = re.findall(r"(?ms)^```python\n(.*?)^```\n", read("README.md"))
+    assert textwrap.indent(code, "    ") in (bake() / "realtime" / "README.md").read_text(encoding="utf-8")
 
 
 def test_documents_name_their_headings(names):
