@@ -516,7 +516,7 @@ class Stranger:
     is_anonymous = False
 
 
-async def test_a_user_without_a_table_holds_until_the_token_expires(connect, bearers, ann):
+async def test_a_user_without_a_table_holds_until_the_token_expires(connect, bearers, ann, caplog):
     bearers["stranger"] = Stranger()
     socket = await connect(headers=token("stranger"))
     client = await connect(await sync_to_async(log_in)(ann))
@@ -524,6 +524,7 @@ async def test_a_user_without_a_table_holds_until_the_token_expires(connect, bea
     await recheck()
 
     await assert_in(socket, client)
+    assert complaints(caplog) == []
 
 
 # Whether it still holds
@@ -812,14 +813,17 @@ async def test_an_edit_of_the_profile_closes_nobody(engine, ann, connect, bearer
     await assert_in(*sockets)
 
 
-async def test_a_login_elsewhere_asks_nothing(ann, connect, reads):
-    socket = await connect(await sync_to_async(log_in)(ann))
-    reads.clear()
+def test_a_login_elsewhere_tells_nobody(ann, monkeypatch):
+    told = []
+    monkeypatch.setattr(authentication, "send_on_commit", told.append)
 
-    await sync_to_async(log_in)(ann)
+    log_in(ann)
+    assert User.objects.get().last_login
+    # But of the anonymous session that the login has replaced.
+    assert not any(message["user"] for message in told)
 
-    await assert_in(socket)
-    assert reads == []
+    ann.save()
+    assert any(message["user"] for message in told)
 
 
 @pytest.mark.parametrize("message", ["session", "user"])
