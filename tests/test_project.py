@@ -91,6 +91,7 @@ STARTER_FILES = {
         "chat/management/commands/demo_room.py",
         "chat/migrations/0001_initial.py",
         "chat/migrations/0002_lobby.py",
+        "chat/migrations/0003_room_owner.py",
         "chat/migrations/__init__.py",
         "chat/models.py",
         "chat/routing.py",

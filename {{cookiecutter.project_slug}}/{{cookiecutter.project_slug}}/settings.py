@@ -182,6 +182,10 @@ REALTIME_SOCKETS_PER_ADDRESS = None
 REALTIME_RECHECK_SECONDS = {{ 10 if cookiecutter.starter == "chat" else 60 }}
 # Characters of a message.
 CHAT_MAX_TEXT_LENGTH = 2000
+{%- if cookiecutter.starter == "chat" %}
+# Rooms that one user may make.
+CHAT_ROOMS_PER_USER = 50
+{%- endif %}
 
 
 # Accounts

@@ -1,30 +1,44 @@
 from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
 
 from .models import Membership, Message, Room
 
-
-class MembershipInline(admin.TabularInline):
-    model = Membership
-    autocomplete_fields = ["user"]
-    extra = 1
+# Without lists of all rooms or users to choose from, and without counting all rows: there may be many.
 
 
 @admin.register(Room)
 class RoomAdmin(admin.ModelAdmin):
-    list_display = ["name", "slug", "is_open", "last_seq"]
+    list_display = ["name", "slug", "is_open", "owner", "messages"]
     list_filter = ["is_open"]
+    list_select_related = ["owner"]
+    show_full_result_count = False
     search_fields = ["name", "slug"]
     prepopulated_fields = {"slug": ["name"]}
-    inlines = [MembershipInline]
+    autocomplete_fields = ["owner"]
+
+    def messages(self, room):
+        url = reverse("admin:chat_message_changelist", query={"room__id__exact": room.pk})
+        return format_html('<a href="{}">{}</a>', url, room.last_seq)
+
+
+@admin.register(Membership)
+class MembershipAdmin(admin.ModelAdmin):
+    list_display = ["room", "user"]
+    list_select_related = ["room", "user"]
+    show_full_result_count = False
+    search_fields = ["room__slug", "user__username"]
+    autocomplete_fields = ["room", "user"]
 
 
 @admin.register(Message)
 class MessageAdmin(admin.ModelAdmin):
     list_display = ["room", "seq", "user", "text", "sent_at"]
-    list_filter = ["room"]
     list_select_related = ["room", "user"]
-    search_fields = ["text"]
-    ordering = ["-sent_at"]
+    show_full_result_count = False
+    search_fields = ["=room__slug", "text"]
+    # As the index has them.
+    ordering = ["-room_id", "-seq"]
     readonly_fields = ["id", "room", "seq", "user", "sent_at"]
 
     def has_add_permission(self, request):

@@ -1,5 +1,7 @@
 from django import forms
+from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.validators import RegexValidator
 from django.db import IntegrityError, transaction
 from django.utils.crypto import get_random_string
 from django.utils.text import slugify
@@ -8,21 +10,42 @@ from .models import Membership, Room
 
 
 class RoomForm(forms.ModelForm):
+    """A new room of `user`."""
+
     class Meta:
         model = Room
         fields = ["name", "is_open"]
 
-    def save(self, user):
-        """Make the room, with `user` as its first member, and return it."""
+    def __init__(self, user, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.instance.owner = user
+        # One line, whose letters stay in their order.
+        one_line = RegexValidator(
+            "[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]", "A name is one line of text.", inverse_match=True
+        )
+        self.fields["name"].validators.append(one_line)
+
+    def clean(self):
+        most = settings.CHAT_ROOMS_PER_USER
+        if self.instance.owner.owned_rooms.count() >= most:
+            raise forms.ValidationError(
+                f"You have made {most} rooms, and more are not allowed. An administrator can delete those that are no"
+                " longer needed."
+            )
+        return super().clean()
+
+    def save(self):
+        """Make the room, with its owner as the first member, and return it."""
         room = super().save(commit=False)
         # Nothing is left of names in many scripts.
-        slug = slugify(room.name)[:40].strip("-_")
-        room.slug = slug or f"room-{new_suffix()}"
+        slug = slugify(room.name)[:40].strip("-_") or "room"
+        # The address of a closed room tells nobody else that there is one of this name.
+        room.slug = slug if room.is_open and slug != "room" else f"{slug}-{new_suffix()}"
         try:
-            save_with_member(room, user)
+            save_with_member(room)
         except IntegrityError:
             room.slug = f"{slug}-{new_suffix()}"
-            save_with_member(room, user)
+            save_with_member(room)
         return room
 
 
@@ -45,6 +68,6 @@ def new_suffix():
 
 
 @transaction.atomic
-def save_with_member(room, user):
+def save_with_member(room):
     room.save(force_insert=True)
-    Membership.objects.create(room=room, user=user)
+    Membership.objects.create(room=room, user=room.owner)

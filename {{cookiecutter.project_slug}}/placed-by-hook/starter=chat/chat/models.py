@@ -42,6 +42,10 @@ class Room(models.Model):
     name = models.CharField(max_length=100)
     slug = models.SlugField(unique=True)
     is_open = models.BooleanField("open to everybody who is logged in", default=True)
+    # Who has made it, as far as it counts for CHAT_ROOMS_PER_USER; None for those of the admin and of commands.
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="owned_rooms"
+    )
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="rooms")
     # The number of the newest message.
     last_seq = NumberField(default=0, editable=False)

