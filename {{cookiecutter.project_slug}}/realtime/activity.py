@@ -1,4 +1,4 @@
-"""What the sockets of a process do: one line a minute in the log."""
+"""Count what the sockets of a process do, for one line a minute in the log."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ GREETINGS_PER_SECOND = 500
 
 class Activity(Counter):
     """
-    What happened since the last line about it, by name, and how many sockets are open.
+    Counters since the last line, by name, and the number of sockets that are open.
 
     There is a line every REPORT_EVERY seconds, unless no socket is open and nothing has happened.
     """

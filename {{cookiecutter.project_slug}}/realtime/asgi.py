@@ -1,4 +1,4 @@
-"""What asgi.py puts around the consumers, from the outside in: Sockets, AllowedOrigins, Authentication, unknown_path."""
+"""What asgi.py puts around consumers, from the outside in: Sockets, AllowedOrigins, Authentication, unknown_path."""
 
 import logging
 from urllib.parse import urlsplit
@@ -22,9 +22,9 @@ class AllowedOrigins:
     """
     ASGI middleware: a page may open sockets to its own scheme, host and port, as Django's forms may be posted.
 
-    Other pages need an entry in DJANGO_ALLOWED_ORIGINS. A client that offers a token sends no cookie, and is asked for
-    none. A refused handshake is answered with HTTP 403 (RFC 6455, section 4.2.2), and one line says which setting
-    helps: https://github.com/django/channels/issues/2062
+    Other pages need an entry in DJANGO_ALLOWED_ORIGINS. A client that offers a token needs no Origin, since its
+    cookies do not count. A refused handshake is answered with HTTP 403 (RFC 6455, section 4.2.2), and one line names
+    the setting that helps: https://github.com/django/channels/issues/2062
     """
 
     def __init__(self, application):
@@ -51,7 +51,7 @@ async def refuse(scope, receive, send, remedy):
 
 
 def remedy_for(scope):
-    """Return None if the page that asks may open a socket; or what to do if it should."""
+    """Return None if the page may open a socket, or else a sentence that names the setting which would allow it."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
     scheme, host = own_address(scope, headers)

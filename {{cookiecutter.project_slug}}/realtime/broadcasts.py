@@ -31,15 +31,16 @@ def notify(group, frame):
     """
     Broadcast `frame` to `group`, a str, from a view, a signal, a task or a command. In asynchronous code: `anotify()`.
 
-    frame: a Frame, a dict with a "type", a str or bytes, as in a consumer's broadcast(). It is sent when the transaction
-    commits, and never after a rollback; without a transaction, at once. Nobody waits for the channel layer, whose errors
-    are logged, since what is committed cannot be undone. Raises TypeError or ValueError for a bad group or frame.
+    frame: a Frame, a dict with a "type", a str or bytes, as in a consumer's broadcast(). It is sent when the
+    transaction commits, and never after a rollback; without a transaction, at once. The caller does not wait for the
+    channel layer, whose errors are logged: what is committed cannot be undone. Raises TypeError or ValueError for a
+    bad group or frame.
     """
     _on_commit(broadcast_of(group, encode(frame)))
 
 
 async def anotify(group, frame):
-    """As notify(), in asynchronous code, where there are no transactions. It waits for the channel layer, 1 s at most."""
+    """As notify(), in asynchronous code, where there are no transactions. Waits for the channel layer, 1 s at most."""
     message = broadcast_of(group, encode(frame))
     get_channel_layer().require_valid_group_name(group)
     await process()[Notifier].send([message])
@@ -98,7 +99,7 @@ def _hand_over(message):
             return None if message["type"] == "realtime.logout" else _warn_that_nobody_hears()
         # A fork has no threads.
         loop = _own_loop(os.getpid())
-    # Not in the context of the caller, whose ORM thread may be this one's: its members could not use the database.
+    # In an empty context: in the caller's, whose ORM thread may be this one, members could not use the database.
     loop.call_soon_threadsafe(_put, message, context=Context())
 
 
@@ -154,7 +155,7 @@ class Notifier:
             await self.send(messages)
 
     async def send(self, messages):
-        """Send `messages`, dicts with a "group". What a channel layer that is away does not take is lost, and logged."""
+        """Send `messages`, dicts with a "group". What the channel layer does not take in time is lost, and logged."""
         fanout = get_fanout()
         if layers.is_local(fanout.layer) and server_loop() is None:
             _warn_that_nobody_hears()

@@ -1,7 +1,7 @@
 """
-The settings of realtime, all here: a project that does not set one has this value.
+All settings of realtime, with the values for a project that does not set them.
 
-Names and meaning are in the README of realtime. Each is read where it is used, so that tests may override it.
+Each is read from django.conf.settings where it is used, so that tests may override it.
 """
 
 from django.conf import settings

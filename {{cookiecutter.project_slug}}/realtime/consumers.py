@@ -43,7 +43,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     Beyond Channels' AsyncJsonWebsocketConsumer:
 
-    - `receives` names the frames that it takes; all others are answered with an `error` frame, and the socket stays open.
+    - `receives` names the frames that it takes. All others are answered with an `error` frame; the socket stays open.
     - A greeting is sent when `connect()` has accepted and sent nothing.
     - `join()`, `leave()` and `broadcast()` talk to groups; whatever way a socket ends, it leaves them.
     - `{"type": "ping"}` is answered with `{"type": "pong"}`.
@@ -134,7 +134,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # To override
 
     async def connect(self):
-        """Accept the socket, or close it. What must be known of the visitor is in self.scope, as in a view's request."""
+        """Accept the socket, or close it. self.scope has the user and the session, as a view's request has."""
         await self.accept()
 
     async def receive_frame(self, frame):
@@ -153,7 +153,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return Pong()
 
     async def disconnect(self, code):
-        """Give back what `connect()` took. It has left its groups. code: int, or None before a handshake was complete."""
+        """Give back what `connect()` took. Groups are left already. code: int, or None if the handshake failed."""
 
     # Groups
 
@@ -175,8 +175,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
-        frame: a Frame, a dict with a "type", a str that is sent as it is, such as HTML, or bytes. to_self: whether this
-        socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
+        frame: a Frame, a dict with a "type", a str that is sent as it is, such as HTML, or bytes. to_self: whether
+        this socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
         """
         if not to_self:
             self._outbox.id = self._outbox.id or uuid4().hex
@@ -184,7 +184,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def deliver(self, broadcast: Broadcast):
         """
-        Take what was broadcast to a group of this socket. Never waits; a socket whose reader is too slow is closed.
+        Take a broadcast to a group of this socket. Never waits; a socket whose reader is too slow is closed.
 
         Override it to leave out or put off what this viewer need not see, and call super() for the rest.
         """
@@ -246,7 +246,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         await super().close(code, reason)
 
     async def send(self, text_data=None, bytes_data=None, close=False):
-        """Send a frame: a Frame, a dict with a "type", a str that is sent as it is, or bytes. Nothing after the end."""
+        """Send a Frame, a dict with a "type", a str that is sent as it is, or bytes. After the end it does nothing."""
         if isinstance(text_data, bytes):
             text_data, bytes_data = None, text_data
         elif isinstance(text_data, ConnectionEstablished | Pong):
@@ -268,7 +268,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         await super().websocket_connect(message)
         if self.socket.accepted and not self._outbox.has_sent:
             await self.send(ConnectionEstablished())
-        # What was broadcast meanwhile comes behind what connect() sent.
+        # Broadcasts that came meanwhile follow what connect() has sent.
         self._outbox.release()
 
     async def websocket_receive(self, message):
@@ -296,7 +296,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self.refuse(error, error.id or getattr(frame, "id", None))
 
     def charge(self, size):
-        """Let an answer of `size` characters or bytes count as so many frames: the larger, the longer the next one waits."""
+        """Count an answer of `size` characters or bytes as size / CHARGED frames, for which the next frame waits."""
         self._limit.spend(size / CHARGED)
 
     async def _slow_down(self, seconds, text):

@@ -1,9 +1,9 @@
 """
 Database connections of sockets: all of them share one thread of the ORM, and so one connection.
 
-Django closes a connection after each request. Channels does that with a hop to the thread before every handler, also of
-those that never touch the database (https://github.com/django/channels/pull/2090). Here it is done when no handler has
-used the connection for a second, or when one has failed.
+Django closes a connection after each request. Channels does that with a hop to the thread before every handler, also
+of those that never touch the database (https://github.com/django/channels/pull/2090). Here it is done when no handler
+has used the connection for a second, or when one has failed.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ class DatabaseUnavailable(Unavailable, DatabaseError):
 
 class DatabaseUse:
     """
-    Whether code has used the database: that of the current task, of its threads and of its tasks. A context manager.
+    Whether the current task, its threads or the tasks that it starts have used the database. A context manager.
 
-    If it has, the connection is closed when it is idle, or at once after an error, which may be the connection's own.
-    The errors of a database that is away are raised as DatabaseUnavailable.
+    If they have, the connection is closed when it is idle, or at once after an error, which may be the connection's
+    own. The errors of a database that is away are raised as DatabaseUnavailable.
     """
 
     def __init__(self):
@@ -48,7 +48,7 @@ class DatabaseUse:
         return _current.set(self)
 
     async def settle(self, error=None):
-        """Do what is to be done after some work, which ended with `error`."""
+        """Close the connection after some work: soon, or now if it ended with `error`. Raises DatabaseUnavailable."""
         if self.used:
             self.used = False
             if error is None:
@@ -74,7 +74,7 @@ class DatabaseOutage(Outage):
 
 
 def is_outage(error):
-    """Tell whether `error`, an exception or None, means that the database is away, and not that a statement is wrong."""
+    """Tell whether `error`, an exception or None, means that the database is away, not that a statement is wrong."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     # SQLite reports a table that is missing, a forgotten migration, in the same class.

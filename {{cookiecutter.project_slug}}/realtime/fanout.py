@@ -28,7 +28,7 @@ MAX_CALLS = 50
 # Members that are served before others have their turn.
 TURN = 100
 
-# Of the messages between processes. The last release sends none; a later one is not understood.
+# The version of messages between processes. The last release sends none; messages of a higher one are dropped.
 VERSION = 1
 
 
@@ -39,10 +39,10 @@ class ChannelLayerUnavailable(Unavailable):
 @dataclass(slots=True)
 class Broadcast:
     """
-    What was broadcast to a group, as its members are handed it.
+    One broadcast to a group, as each member is handed it.
 
-    event: the ASGI message that carries it, with its "text" (str) or "bytes". size: characters or bytes. sender: the id
-    of the socket that is to be left out, or None.
+    event: the ASGI message that carries it, with its "text" (str) or "bytes". size: characters or bytes. sender: the
+    id of the socket that is to be left out, or None.
     """
 
     group: str
@@ -52,7 +52,7 @@ class Broadcast:
 
     @classmethod
     def of(cls, message):
-        """Return the one that `message` of broadcast_of() carries."""
+        """Return the Broadcast that `message`, a dict of broadcast_of(), carries."""
         kind = "bytes" if "bytes" in message else "text"
         data = message[kind]
         return cls(message["group"], {"type": "websocket.send", kind: data}, len(data), message.get("sender"))
@@ -81,10 +81,10 @@ class Group:
 
 class Subscription:
     """
-    A place in a group for what is no consumer, such as the chat's feed: `await Subscription.join(group, member)`.
+    Membership in a group for an object that is no consumer: `await Subscription.join(group, member)`.
 
-    A member has two methods, neither of which waits: `deliver(broadcast)` takes a Broadcast, and `handle(message)` what
-    realtime.notify_consumers() was given, a dict.
+    A member has two methods, neither of which waits: `deliver(broadcast)` takes a Broadcast, and `handle(message)`
+    what realtime.notify_consumers() was given, a dict.
     """
 
     def __init__(self, group, member):
@@ -92,7 +92,7 @@ class Subscription:
 
     @classmethod
     async def join(cls, group, member):
-        """Return the Subscription when what is sent to `group`, a str, reaches `member`. Raises Unavailable."""
+        """Return the Subscription once messages to `group`, a str, reach `member`. Raises Unavailable."""
         await get_fanout().join(group, member)
         return cls(group, member)
 
@@ -105,7 +105,7 @@ class Subscription:
 
 
 class Fanout:
-    """The groups of one process; its members are as those of a Subscription."""
+    """The groups of one process. Their members have the two methods that Subscription names."""
 
     def __init__(self, alias):
         self.layer = get_channel_layer(alias)
@@ -133,14 +133,14 @@ class Fanout:
         self.layer.require_valid_group_name(name)
         count = self._deliver(message)
         if len(self._local_groups.get(name, ())) > 1:
-            # Consumers of Channels' own are in it.
+            # Channels' own consumers are in the group, too.
             await layers.send_to_others(self.layer, name, message, self.channel)
         if count > TURN:
             await asyncio.sleep(0)
 
     async def join(self, name, member):
         """
-        Return when what is broadcast to the group `name`, a str, reaches `member`.
+        Return once broadcasts to the group `name`, a str, reach `member`.
 
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
@@ -167,13 +167,14 @@ class Fanout:
         if group.members:
             return
         async with group.lock:
-            # Somebody may have joined while the lock was waited for.
+            # A member may have joined while this waited for the lock.
             if not group.members and group.subscribed:
                 group.subscribed = False
                 try:
                     await self.layer.group_discard(name, self.channel)
                 except Exception:
-                    # Then the layer still has this process in the group, until that expires, and _deliver() finds nobody.
+                    # The layer keeps this process in the group until that expires; until then _deliver() finds no
+                    # member.
                     logger.debug("Group %s could not be left", name, exc_info=True)
         self._forget(name, group)
 
@@ -267,7 +268,7 @@ class Fanout:
                 logger.debug("Memberships were not renewed", exc_info=True)
 
     async def _subscribe_again(self):
-        # Of no effect: without groups, too, it asks whether the layer is there.
+        # Changes nothing: it asks whether the layer answers, also when there are no groups.
         await self.layer.group_discard("nobody", self.channel or "nobody")
         for name, group in list(self.groups.items()):
             if not group.subscribed:

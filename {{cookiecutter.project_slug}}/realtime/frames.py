@@ -143,7 +143,7 @@ class _NoFrame(Frame, tag=""):
         raise ValueError
 
 
-# Text that is no UTF-8 gives the second.
+# UnicodeError: of text that UTF-8 cannot carry.
 _ERRORS = (msgspec.DecodeError, UnicodeError)
 _heads = msgspec.json.Decoder(_Head)
 _ids = msgspec.json.Decoder(Id | None)
@@ -155,7 +155,7 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
     """
     Return a function that turns the text of a frame into an object of one of these classes, or of Ping.
 
-    The function raises FrameError for what is no such frame. What no field asks for is skipped.
+    The function raises FrameError for any other text. Keys that no field has are skipped.
     """
     classes: dict[Any, type[Frame]] = {"": _NoFrame}
     for frame_class in dict.fromkeys((Ping, *frame_classes)):
@@ -194,7 +194,7 @@ def find_id(text: str) -> str | None:
 
 
 def _read_head(text):
-    """Return the type, a str, and the id, a str or None. Raises FrameError for what is no frame of any type."""
+    """Return the type, a str, and the id, a str or None. Raises FrameError if `text` is no frame."""
     has_halves = False
     try:
         try:
@@ -233,7 +233,7 @@ def _types_of(frame_class):
 
 
 def _explain(error, frame_class):
-    """Return the FrameError for a ValidationError of a field; what msgspec says is read here, and sent nowhere."""
+    """Return the FrameError for a ValidationError of a field. The text of msgspec is read here and never sent."""
     what, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     if missing := re.match("Object missing required field `(.+)`", what):
@@ -267,7 +267,7 @@ class _Encoder(DjangoJSONEncoder):
 
     def default(self, o):
         if isinstance(o, str | int | float):
-            # Of a subclass, whose methods json does not ask.
+            # A subclass, which json writes as its base class.
             return json.loads(json.dumps(o))
         return super().default(o)
 
@@ -276,7 +276,7 @@ _encoder = _Encoder(ensure_ascii=False, allow_nan=False)
 _encode_plain = msgspec.json.Encoder().encode
 _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
 _STR = frozenset((str,))
-# What msgspec would write in another way.
+# Types that msgspec writes in another way than Django.
 _DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
 
 
@@ -284,10 +284,10 @@ def encode(frame: Frame | dict | str | bytes) -> str | bytes:
     """
     Return `frame`, a Frame or a dict with a string "type", as JSON, with the values that DjangoJSONEncoder knows.
 
-    A str and bytes are returned as they are: they are sent so.
+    A str or bytes is returned unchanged.
 
     Raises TypeError for anything else, and ValueError for NaN, Infinity and half a surrogate pair, which no browser
-    could read. Raises FrameError for what is nested too deep: a client may have sent it.
+    could read. Raises FrameError for a value that is nested too deep, since a client may have sent it.
     """
     if isinstance(frame, str | bytes):
         return frame

@@ -13,7 +13,7 @@ from .process import process, serve
 
 # Seconds
 TIMEOUT = 2
-# For so long an answer is given again: whoever asks, and however often, the services are asked once.
+# An answer is reused for so long: many requests ask the services once.
 VALID = 1
 
 
@@ -22,8 +22,8 @@ def healthz(get_response):
     """
     Answer /healthz: 200 when the database and the channel layer answer within 2 seconds, 503 when not.
 
-    The body is a JSON object: {"database": "ok", "channel_layer": "ok"}, or the name of the error instead of "ok". As a
-    middleware it comes before the check of the host, since those who ask know an address only.
+    The body is a JSON object: {"database": "ok", "channel_layer": "ok"}, or the name of the error instead of "ok". It
+    is a middleware, so that it comes before the check of the host: a load balancer knows only an address.
     """
 
     async def middleware(request):

@@ -1,4 +1,4 @@
-"""How much the sockets of one user, or of one address, may do in this process: how many they are, and what they send."""
+"""Limits for the sockets of one user or address in this process: their number, and the frames that they send."""
 
 import asyncio
 import math
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-# People who share an address, such as those of one office.
+# An address may be that of an office: it is taken for so many people.
 PEOPLE = 10
 
 
 class Owner(NamedTuple):
-    """Whose a socket is: kind "user", with a primary key, or kind "address" for the anonymous."""
+    """The owner of a socket: kind "user" with a primary key, or kind "address" for anonymous sockets."""
 
     kind: str
     name: object
@@ -21,9 +21,9 @@ class Owner(NamedTuple):
 
 class Bucket:
     """
-    As many tokens as `burst`, of which `rate` a second come back.
+    A token bucket: it holds `burst` tokens, of which `rate` a second come back.
 
-    refused: how often there were too few, since it was full.
+    refused: how often tokens were missing since the bucket was last full.
     """
 
     def __init__(self, rate, burst):
@@ -41,13 +41,13 @@ class Bucket:
 
     @property
     def is_abused(self):
-        """Whether more was refused than is allowed at once."""
+        """Whether more than `burst` was refused."""
         self.wait(0)
         return self.refused > self.burst
 
 
 class Usage:
-    """What an owner has here. Forgotten when it has no socket and its buckets are full."""
+    """The sockets and buckets of one owner, forgotten when it has no socket and its buckets are full."""
 
     def __init__(self):
         self.sockets = 0
@@ -62,7 +62,7 @@ class Owners(dict):
         return self[owner]
 
     def forget(self, owner):
-        """Forget `owner`, as soon as nobody can tell the difference."""
+        """Forget `owner` once its buckets are full: before that, a new socket would renew them."""
         if owner in self and not self[owner].sockets:
             if seconds := max((bucket.wait(math.inf) for bucket in self[owner].buckets.values()), default=0):
                 asyncio.get_running_loop().call_later(seconds, self.forget, owner)
@@ -75,8 +75,8 @@ def place(socket):
     """
     Count `socket` as its owner's until the context ends.
 
-    It yields whether the socket may stay: not above REALTIME_SOCKETS_PER_USER or REALTIME_SOCKETS_PER_ADDRESS, nor after
-    others of the owner's that have sent too much, until their bucket is full again.
+    Yields whether the socket may stay. It may not when the owner has REALTIME_SOCKETS_PER_USER (or _PER_ADDRESS)
+    sockets, or has been cut off for its frames and its bucket is not full again.
     """
     owners, owner = socket.process[Owners], socket.owner
     usage = owners[owner]
@@ -92,10 +92,11 @@ def place(socket):
 
 class Limit:
     """
-    How much one socket may do: `burst` at once, `rate` a second in the long run, without a limit if that is None.
+    The frames that one socket may send: `burst` at once, `rate` a second in the long run; None is no limit.
 
-    A user's sockets with the same rate and burst share a bucket, which a new socket does not renew. Those of the anonymous
-    have one each, and one of ten times that for their address; those without an owner (None) one each.
+    A user's sockets with the same rate and burst share a bucket, which a new socket does not renew. An anonymous
+    socket has a bucket of its own, and its address one of PEOPLE times that; a socket without an owner (None) has its
+    own.
     """
 
     def __init__(self, socket, rate, burst):
@@ -125,5 +126,5 @@ class Limit:
 
     @property
     def is_abused(self):
-        """Whether more was refused than is allowed at once: then the client does not wait as it is told."""
+        """Whether more than `burst` was refused: the client does not wait as it is told."""
         return bool(self._buckets) and self._buckets[0].is_abused

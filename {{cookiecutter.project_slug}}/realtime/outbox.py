@@ -1,4 +1,4 @@
-"""What waits to be written to one socket."""
+"""The bounded queue of what is written to one socket."""
 
 import asyncio
 import types
@@ -9,11 +9,12 @@ class Outbox:
     """
     Writes to one socket, in order, and keeps a bounded amount for a reader that is slow.
 
-    write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits. activity: the
-    process's, which counts frames. overflow: called once, when more than `limit` characters or bytes would have to wait.
+    write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits. activity:
+    the process's, which counts frames. overflow: called once, when more than `limit` characters or bytes would have to
+    wait.
 
-    Until `release()` is called, what is delivered waits. `closed`: nothing is taken any more, since a task may run on
-    after the end. `id`: of a sender that is left out of its own broadcasts.
+    Until `release()` is called, broadcasts wait. closed: everything further is ignored, since a task may still run
+    after the end. id: the sender in broadcasts that leave this socket out, or None.
     """
 
     def __init__(self, write, activity, overflow):
@@ -65,7 +66,7 @@ class Outbox:
         await self._send(message)
 
     def release(self):
-        """Let go what has been delivered so far."""
+        """Write what has been delivered so far, and from now on at once."""
         self._held = False
         self._free = self._task is None
         if self._free and self._waiting:
@@ -99,8 +100,8 @@ class Outbox:
         """
         Write `message` up to where the server makes it wait, and start a task only for the rest.
 
-        Nearly every write is done at once, and a task for each of thousands would cost more than the writes. From Python
-        3.12 on, asyncio's eager tasks do the same.
+        Nearly every write is done at once, and a task for each of thousands would cost more than the writes. From
+        Python 3.12 on, asyncio's eager tasks do the same.
         """
         coroutine = self._write(message)
         try:

@@ -9,7 +9,7 @@ class Process(dict):
     """
     The objects of one event loop, each by what makes it: a class, or a tuple of a class and its arguments.
 
-        process()[Activity].count("opened")
+        process()[Activity]["opened"] += 1
     """
 
     def __missing__(self, key):

@@ -18,7 +18,7 @@ from .process import serve
 logger = logging.getLogger(__name__)
 
 # Seconds
-# After connect() has returned, to accept or close.
+# For a consumer to accept or close, once connect() has returned.
 ANSWER_TIMEOUT = 5
 # For the server to take the close of a client that reads nothing.
 CLOSE_TIMEOUT = 3
@@ -45,7 +45,7 @@ class Socket:
     """
     One WebSocket, from the handshake to its end.
 
-    token: the bearer token that the client offered, a str, or None. user, session: what Authentication has made of it.
+    token: the bearer token that the client offered, a str, or None. user, session: set by Authentication, None before.
     address, path: for the log. code: what the socket was closed with, or None.
     """
 
@@ -117,7 +117,7 @@ class Socket:
         self.code = self.code or code
 
     async def _receive_while_connecting(self):
-        """connect() has returned: it may still accept from a task, but not never."""
+        """Refuse the socket if its consumer has not accepted it ANSWER_TIMEOUT after connect() has returned."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await self.server_receive()
@@ -163,7 +163,7 @@ class Socket:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.outbox.end(message | {"reason": reason} if reason else message)
         except TimeoutError:
-            # It reads nothing, not even this. When its application has ended, the server drops it.
+            # The client reads nothing, not even the close frame. The server drops it when its application has ended.
             self._aborted = self._task.cancel()
 
     def _overflow(self):
@@ -178,7 +178,7 @@ class Socket:
         if self._protocols and not message.get("subprotocol"):
             # Browsers fail a handshake that picks none of the protocols they offer.
             message = message | {"subprotocol": self._protocols[0]}
-        # Before the server has it: somebody else may close the socket meanwhile.
+        # Set before the await: another task may close the socket meanwhile.
         self.accepted = True
         self.activity.sockets += 1
         self.activity["opened"] += 1
@@ -234,8 +234,8 @@ def client_address(scope):
     """
     Return the IP address of the client, a str for the log.
 
-    scope: the ASGI scope. With REALTIME_TRUST_PROXY it is the last entry of X-Forwarded-For, the one that our own proxy
-    wrote; a client may have sent those before it.
+    scope: the ASGI scope. With REALTIME_TRUST_PROXY it is the last entry of X-Forwarded-For, the one that our own
+    proxy wrote; a client may have sent those before it.
     """
     if settings.REALTIME_TRUST_PROXY and (forwarded := get_header(scope, b"x-forwarded-for")):
         return shown(forwarded.rpartition(",")[2].strip())

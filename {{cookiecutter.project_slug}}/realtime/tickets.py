@@ -23,8 +23,8 @@ def ticket_of(user):
     """
     Return a ticket for `user`, a str of characters that a subprotocol may have (RFC 9110, section 5.6.2).
 
-    It holds for TICKET_SECONDS, also several times, and until the user's password changes. It is not tied to a session:
-    logout ends neither the ticket nor its socket.
+    It may be used several times within TICKET_SECONDS, and until the user's password changes. It is not tied to a
+    session: logout ends neither the ticket nor its socket.
     """
     return signer().sign_object([user._meta.pk.value_to_string(user), user.get_session_auth_hash()])
 
@@ -61,7 +61,8 @@ def ticket(request):
     """
     Answer {"ticket": str, "expires_in": seconds}, or {"error": str} with 401 or 403.
 
-    Pages of REALTIME_ALLOWED_ORIGINS need no CSRF token, since browsers tell their Origin; all others pass Django's check.
+    Pages of REALTIME_ALLOWED_ORIGINS need no CSRF token, since browsers tell their Origin; all others pass Django's
+    check.
     """
     origin = request.headers.get("Origin")
     is_allowed = origin is not None and origin.lower() in settings.REALTIME_ALLOWED_ORIGINS

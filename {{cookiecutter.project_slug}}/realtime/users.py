@@ -19,7 +19,7 @@ from .outage import Unavailable
 
 # Claims that are read in one query.
 BATCH = 500
-# More than Django's own keys, but nothing that no key has, such as NUL.
+# Wider than Django's own keys, without characters that break a query, such as NUL.
 SESSION_KEY_FORMAT = re.compile(r"[A-Za-z0-9_.:-]{8,128}")
 
 
@@ -36,7 +36,7 @@ class UserBatcher:
         if self._task is None:
             self._claims = []
             self._task = asyncio.create_task(self._load(self._claims))
-            # Those who wait are told of an error, if there are any left.
+            # Callers that still wait raise the error; asyncio need not log it.
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         task, start = self._task, len(self._claims)
         self._claims += claims
@@ -44,7 +44,7 @@ class UserBatcher:
 
     async def _load(self, claims):
         async with self._lock:
-            # Those who come from now on are for the next call.
+            # Claims that come from now on belong to the next call.
             self._task = None
             return [user for i in range(0, len(claims), BATCH) for user in await self._read(claims[i : i + BATCH])]
 
@@ -61,11 +61,11 @@ class UserBatcher:
 
 def get_users(claims):
     """
-    Return who is logged in by each of `claims`: a list of users, or None for nobody.
+    Return a list with the user of each of `claims`, or None where nobody is logged in.
 
-    claims: SessionStores, which are read; (primary key, backend, session hash); None. As django.contrib.auth.get_user(),
-    which would give a session a new key, though, that no WebSocket can tell the browser. Of Django's own engines and
-    backend, db, cached_db and cache make two queries in all.
+    claims: SessionStores, which are read; (primary key, backend, session hash); None. As
+    django.contrib.auth.get_user(), but a session never gets a new key, which no WebSocket could tell the browser. Of
+    Django's own engines and backend, db, cached_db and cache make two queries in all.
     """
     sessions = [claim for claim in claims if isinstance(claim, base.SessionBase)]
     read_sessions([session for session in sessions if session.session_key])
@@ -94,7 +94,7 @@ def read_sessions(sessions):
         try:
             found = {names[name]: data for name, data in store._cache.get_many(names).items()}
         except Exception as error:
-            # For its load() every session has ended while the cache is away.
+            # load() takes an error of the cache for a session that has ended.
             raise OperationalError(f"the cache of the sessions: {error!r}") from error
     else:
         found = {session.session_key: session.load() for session in sessions}
