@@ -40,6 +40,9 @@ def redis_host(url):
             return sentinel_host(url) | options
         if not redis.connection.parse_url(url).get("host") and not url.startswith("unix://"):
             raise ValueError("it names no host")
+        if not url.startswith("unix://") and not re.fullmatch(r"(/\d*)?", urlsplit(url).path):
+            # redis-py would take database 0.
+            raise ValueError("it names no database")
         pool = redis.ConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:

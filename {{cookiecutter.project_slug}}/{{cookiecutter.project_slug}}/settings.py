@@ -125,11 +125,12 @@ TEMPLATES = [
 # Database
 # https://docs.djangoproject.com/en/stable/ref/settings/#databases
 
+database_url = os.environ.get("DATABASE_URL") or "sqlite:///db.sqlite3"
 try:
-    database = env.db_url_config(os.environ.get("DATABASE_URL") or "sqlite:///db.sqlite3")
+    if not database_url.startswith(("sqlite:", "postgres:", "postgresql:")):
+        raise ValueError
+    database = env.db_url_config(database_url)
 except ValueError:
-    database = {}
-if database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
     sys.exit(
         "DATABASE_URL names no SQLite and no PostgreSQL, or is not understood."
         " Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
