@@ -2,13 +2,19 @@
 
 import json
 import re
+import socket
 from contextlib import contextmanager
 
 import httpx
-from servers import run
+from servers import run_probe
 from websockets.sync.client import connect
 
+# And what every greeting says besides: "max_size" and "crowd".
 GREETING = {"type": "connection_established", "message": "You are now connected!"}
+
+
+def is_greeting(frame):
+    return GREETING.items() <= frame.items()
 
 
 class Client:
@@ -40,8 +46,8 @@ def open_client(server, *, path=None, origin=None, greeting=True, **options):
     with connect(url, origin=origin, open_timeout=20, max_size=2**21, **options) as connection:
         client = Client(connection)
         if greeting:
-            # With the limits of the server beside it.
-            assert client.receive().items() >= GREETING.items()
+            client.greeting = client.receive()
+            assert is_greeting(client.greeting)
         yield client
 
 
@@ -57,23 +63,22 @@ def sign_up(server, name):
         return f"sessionid={browser.cookies['sessionid']}"
 
 
-LOG_IN_ALL = """
-import json
-from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.test import Client
-cookies = {}
-for name in names:
-    client = Client()
-    client.force_login(get_user_model().objects.create_user(name))
-    cookies[name] = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
-print(json.dumps(cookies))
-"""
-
-
 def log_in_all(project, names, env=None):
     """Make users with these names in the project's database, and return the Cookie header of each, a dict by name."""
-    script = f"names = {names!r}\n{LOG_IN_ALL}"
-    output = run(project, "manage.py", "shell", "--no-imports", "-c", script, env=env).stdout
+    output = run_probe(project, "log_in.py", *names, env=env)
     # Beside log lines.
     return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+
+
+def open_stuck_reader(server, path="ws/socket-server/"):
+    """Return a socket that has made the handshake, with a small receive buffer, and reads nothing more."""
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect(("127.0.0.1", server.port))
+    reader.sendall(
+        f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: {server.url.rstrip('/')}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert b" 101 " in reader.recv(100)
+    return reader

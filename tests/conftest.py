@@ -1,11 +1,11 @@
 import shutil
 
 import pytest
-from servers import run
+from servers import PROBES, append_settings, run
 from services import Redis
 
 # These run inside a baked project.
-collect_ignore = ["on_bake"]
+collect_ignore = ["on_bake", "probes"]
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +36,25 @@ def project(bake):
 def redis():
     with Redis() as redis:
         yield redis
+
+
+@pytest.fixture(scope="module")
+def with_probe(project, tmp_path_factory):
+    """
+    Return a function that copies the project, and adds the sockets of a file of tests/probes/ and lines of settings.
+
+    `with_probe("pitfalls.py", "REALTIME_FRAME_BURST = 3")` returns the Path of the copy.
+    """
+
+    def with_probe(name, *settings):
+        copy = shutil.copytree(project, tmp_path_factory.mktemp("probe") / "project")
+        shutil.copy(PROBES / name, copy / "chat" / "probes.py")
+        with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
+            routing.write("\nfrom .probes import websocket_urlpatterns as probes\n\nwebsocket_urlpatterns += probes\n")
+        append_settings(copy, *settings)
+        return copy
+
+    return with_probe
 
 
 @pytest.fixture(scope="module")

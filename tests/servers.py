@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROBES = REPOSITORY / "tests" / "probes"
 WINDOWS = sys.platform == "win32"
 
 # What a production server needs to be reached from this machine, over plain HTTP.
@@ -103,6 +105,13 @@ def run(project, *command, env=None, check=True):
     return result
 
 
+def run_probe(project, name, *arguments, env=None):
+    """Run tests/probes/<name> in the project, where Django is set up, and return what it printed."""
+    setup = "import django, runpy, sys; sys.argv.pop(0); django.setup(); runpy.run_path(sys.argv[0])"
+    settings = {"DJANGO_SETTINGS_MODULE": f"{slug_of(project)}.settings"}
+    return run(project, "-c", setup, str(PROBES / name), *arguments, env=settings | (env or {})).stdout
+
+
 class Process:
     """
     A process that listens on a port of this machine, as a context manager.
@@ -116,6 +125,13 @@ class Process:
     def log(self):
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def memory(self):
+        """Its resident memory, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        require(status.exists(), "only Linux tells the memory of a process in /proc")
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read_text())[1]) * 1024
+
     def start(self):
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -126,7 +142,7 @@ class Process:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._is_up, f"{self.command} listens")
+        wait_until(self._is_up, f"{self.command} listens", timeout=60)
 
     def _is_up(self):
         assert self.process.poll() is None, f"{self.command} ended: {self.log}"

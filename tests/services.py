@@ -84,6 +84,12 @@ class Postgres(Service):
         subprocess.run([*self.user, *stop], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
         self.process.wait()
 
+    def connections(self):
+        """Return how many clients it has, besides the one that asks."""
+        query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
+        psql = [self.bin / "psql", self.url.replace("postgres:", "postgresql:", 1), "-Atc", query]
+        return int(subprocess.check_output(psql, text=True))
+
     def create_database(self):
         """Make an empty database, and return its URL."""
         name = f"test_{uuid.uuid4().hex}"

@@ -11,65 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, append_settings, run, wait_until
+from servers import LOCAL_PRODUCTION, PROBES, Server, append_settings, run, wait_until
 from services import Redis
-from test_fanout import memory
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-# A line of the log each second instead of each minute, and a consumer that broadcasts many times in one go.
-PROBES = """
-import asyncio
-
-import realtime.health
-from realtime.consumers import RealtimeConsumer
-
-realtime.health.REPORT_EVERY = 1
-
-
-class Burst(RealtimeConsumer):
-    async def connect(self):
-        await self.accept()
-        await self.join("burst")
-        await self.send_json({"type": "joined"})
-
-    async def receive_json(self, content):
-        frames = [{"type": "frame", "number": number} for number in range(content["count"])]
-        await asyncio.gather(*[self.broadcast("burst", frame) for frame in frames])
-        await self.send_json({"type": "sent"})
-"""
-# A client that sends so many pings as fast as it can, reads meanwhile, and prints what it got.
-FLOOD = r"""
-import contextlib, socket, sys, threading
-
-port, count = map(int, sys.argv[1:])
-payload = b'{"type":"ping"}'
-frame = bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload
-client = socket.create_connection(("127.0.0.1", port))
-client.sendall(
-    f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-)
-while b"connection_established" not in client.recv(4096):
-    pass
-
-def send():
-    with contextlib.suppress(OSError):
-        for _ in range(count // 1000):
-            client.sendall(frame * 1000)
-
-sending = threading.Thread(target=send)
-sending.start()
-pongs, code, tail = 0, None, b""
-with contextlib.suppress(OSError):
-    while pongs < count and code is None and (data := client.recv(2**20)):
-        pongs += data.count(b'"pong"')
-        tail = tail[-3:] + data
-        if (close := tail.find(b"\x88\x02")) >= 0:
-            code = int.from_bytes(tail[close + 2 : close + 4], "big")
-sending.join()
-print(pongs, code)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -173,14 +117,14 @@ def flood(server, count=200_000):
     seen = SimpleNamespace(grown=0, pings=[])
     with open_client(server) as client:
         client.ping()
-        before = memory(server.process.pid)
-        command = [sys.executable, "-c", FLOOD, str(server.port), str(count)]
+        before = server.memory
+        command = [sys.executable, PROBES / "flood.py", str(server.port), str(count)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             while process.poll() is None or len(seen.pings) < 20:
                 started = time.perf_counter()
                 client.ping()
                 seen.pings.append(time.perf_counter() - started)
-                seen.grown = max(seen.grown, memory(server.process.pid) - before)
+                seen.grown = max(seen.grown, server.memory - before)
                 time.sleep(0.06)  # below the limit
             seen.pongs, seen.code = process.stdout.read().split()
     quantiles = statistics.quantiles(seen.pings, n=100)
@@ -212,7 +156,7 @@ def test_a_flood_is_cut_off(server):
 
 
 def test_a_flood_without_a_limit(with_settings):
-    """Row 14: uvicorn takes no more than is handled, and the others have their turn between 200,000 frames."""
+    """uvicorn takes no more than is handled, and the others have their turn between 200,000 frames."""
     project = with_settings("REALTIME_FRAMES_PER_SECOND = None")
     with Server(project, "production", env=LOCAL_PRODUCTION) as server:
         for seen in floods(server):
@@ -224,9 +168,9 @@ def test_a_flood_without_a_limit(with_settings):
 
 
 @pytest.fixture(scope="module")
-def probes(with_consumers):
-    """A project with the consumer above."""
-    project = with_consumers(PROBES, burst="Burst")
+def probes(with_probe):
+    """A project with the consumers of bursts.py, which has a line in the log each second."""
+    project = with_probe("bursts.py")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
 
@@ -235,7 +179,7 @@ def report(server, *words):
     """Wait for a line of the log about what sockets did that has these words."""
 
     def find():
-        lines = re.findall("INFO realtime.health: In 1 s: (.*)", server.log)
+        lines = re.findall("INFO realtime.activity: In 1 s: (.*)", server.log)
         return [line for line in lines if set(words) <= set(line.split())]
 
     return wait_until(find, f"{words} in the log")[0]
@@ -269,7 +213,7 @@ def test_a_line_a_minute_tells_what_sockets_did(probes):
         assert server.log.count("In 1 s") == lines
 
 
-def test_row_9_messages_that_redis_drops_are_logged_and_counted(with_settings, probes):
+def test_messages_that_redis_drops_are_logged_and_counted(with_settings, probes):
     project = with_settings('CHANNEL_LAYERS["default"]["CONFIG"]["capacity"] = 5', project=probes)
     with (
         Redis() as redis,

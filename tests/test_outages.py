@@ -17,40 +17,16 @@ import pytest
 from clients import log_in_all, open_client
 from servers import LOCAL_PRODUCTION, Server, run
 from services import Postgres
-from test_fanout import connections
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-# Says who is there, asks the database, and broadcasts.
-PROBES = """
-from django.contrib.auth.models import User
-
-from realtime.consumers import RealtimeConsumer
-
-
-class Probe(RealtimeConsumer):
-    async def connect(self):
-        await self.accept()
-        await self.join("lobby")
-        await self.send_json({"type": "connection_established", "user": self.scope["user"].get_username()})
-
-    async def receive_json(self, content):
-        match content["type"]:
-            case "count":
-                await self.send_json({"type": "count", "count": await User.objects.acount()})
-            case "message":
-                await self.broadcast("lobby", content)
-
-    async def disconnect(self, code):
-        print("disconnect called with", code, flush=True)
-"""
 USERS = [f"user{number}" for number in range(10)]
 OUTAGE = 5  # seconds
 
 
 @pytest.fixture(scope="module")
-def probes(with_consumers):
-    project = with_consumers(PROBES, probe="Probe")
+def probes(with_probe):
+    project = with_probe("outages.py")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return project
 
@@ -97,7 +73,7 @@ class Page:
             try:
                 async with asyncio.timeout(10):
                     greeting = json.loads(await socket.recv())
-                assert greeting == {"type": "connection_established", "user": self.user}
+                assert (greeting["type"], greeting["user"]) == ("connection_established", self.user)
                 self.socket = socket
                 async for text in socket:
                     frame = json.loads(text)
@@ -187,7 +163,7 @@ def servers(probes, env):
         assert one.process.poll() is other.process.poll() is None
 
 
-def test_row_8_redis_is_killed_for_5_seconds(probes, env, redis, servers):
+def test_redis_is_killed_for_5_seconds(probes, env, redis, servers):
     """Sockets stay open, those that come wait for it, and a log line tells it, once for each process."""
     cookies = log_in_all(probes, USERS, env=env)
 
@@ -219,7 +195,7 @@ def test_postgresql_is_killed_for_5_seconds(probes, env, postgres, servers):
 
 
 def test_500_sockets_ask_postgresql_at_once(probes, env, postgres):
-    """Row 4: two processes, a PostgreSQL that allows 100 connections, and 500 sockets that are logged in."""
+    """Two processes, a PostgreSQL that allows 100 connections, and 500 sockets that are logged in."""
     cookies = list(log_in_all(probes, USERS, env=env).values())
     most = []
 
@@ -235,7 +211,7 @@ def test_500_sockets_ask_postgresql_at_once(probes, env, postgres):
 
     async def watch():
         while True:
-            most.append(await asyncio.to_thread(connections, postgres))
+            most.append(await asyncio.to_thread(postgres.connections))
             await asyncio.sleep(0.1)
 
     async def storm(server):
@@ -255,7 +231,7 @@ def test_500_sockets_ask_postgresql_at_once(probes, env, postgres):
 
 
 @pytest.mark.parametrize("kind", ["production", "daphne"])
-def test_row_16_sigterm(probes, redis, kind):
+def test_sigterm(probes, redis, kind):
     """
     uvicorn says 1012 and lets `disconnect()` run; leaving the groups does not depend on it.
 

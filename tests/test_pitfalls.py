@@ -1,7 +1,7 @@
 """
-Rows of the table "What a baked project never meets" that need a project with a mistake, or a consumer of its own.
+Pitfalls of docs/pitfalls.md that need a project with a mistake, or a consumer of its own.
 
-The rows that every socket meets are in test_sockets.py, those of variables in test_settings.py.
+Those that every socket meets are in test_sockets.py, those of variables in test_settings.py.
 """
 
 import os
@@ -15,82 +15,8 @@ import time
 import httpx
 import pytest
 from clients import open_client
-from servers import LOCAL_PRODUCTION, WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
+from servers import LOCAL_PRODUCTION, PROBES, WINDOWS, Server, clean_environ, free_port, python_of, run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-# Consumers with which a project would meet the pitfalls.
-CONSUMERS = '''
-import asyncio
-import threading
-
-from channels.db import database_sync_to_async
-from django.contrib.auth.models import User
-
-from realtime.consumers import RealtimeConsumer
-from realtime.fanout import get_fanout
-
-
-class Closing(RealtimeConsumer):
-    """Row 6: not logged in."""
-
-    async def connect(self):
-        await self.close(4401)
-
-
-class Refusing(RealtimeConsumer):
-    """Row 18: refused, before anything is set."""
-
-    async def connect(self):
-        await self.close()
-
-
-class Failing(RealtimeConsumer):
-    """Row 7: an error in a handler."""
-
-    async def connect(self):
-        await self.accept()
-        await self.join("failing")
-        await self.send_json({"type": "members", "count": len(get_fanout().groups["failing"].members)})
-
-    async def receive_json(self, content):
-        raise ZeroDivisionError
-
-
-class Slow(RealtimeConsumer):
-    """Row 10: work that takes long."""
-
-    async def connect(self):
-        await self.accept()
-        self.start_task(self.work())
-
-    async def work(self):
-        try:
-            await self.send_json({"type": "working"})
-            await asyncio.sleep(600)
-        finally:
-            print("work cancelled", flush=True)
-
-    async def disconnect(self, code):
-        print("disconnect called", flush=True)
-
-
-class Threads(RealtimeConsumer):
-    """Row 4: a slow call, which ends when another socket's query has been answered."""
-
-    answered = threading.Event()
-
-    async def connect(self):
-        await self.accept()
-
-    async def receive_json(self, content):
-        if content["type"] == "wait":
-            await self.send_json({"type": "waiting"})
-            wait = database_sync_to_async(self.answered.wait, thread_sensitive=False)
-            await self.send_json({"type": "waited", "in vain": not await wait(15)})
-        else:
-            await self.send_json({"type": "users", "count": await User.objects.acount()})
-            self.answered.set()
-'''
 
 
 @pytest.fixture
@@ -100,17 +26,9 @@ def copy(project, tmp_path):
 
 
 @pytest.fixture(scope="module", params=["runserver", "uvicorn"])
-def probes(request, with_consumers):
-    """A server of a project that has the consumers above."""
-    project = with_consumers(
-        CONSUMERS,
-        closing="Closing",
-        refusing="Refusing",
-        failing="Failing",
-        slow="Slow",
-        threads="Threads",
-    )
-    with Server(project, request.param) as server:
+def probes(request, with_probe):
+    """A server of a project that has the consumers of pitfalls.py."""
+    with Server(with_probe("pitfalls.py"), request.param) as server:
         yield server
 
 
@@ -120,7 +38,7 @@ def replace(path, old, new):
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_row_1_an_idle_socket_on_redis_stays_open(project, redis):
+def test_an_idle_socket_on_redis_stays_open(project, redis):
     with Server(project, "uvicorn", env={"REDIS_URL": redis.url}) as server:
         wait_until(lambda: httpx.get(server.url + "healthz").status_code == 200, "Redis answers")
         with open_client(server) as client, open_client(server) as other:
@@ -141,7 +59,7 @@ def test_redis_reaches_the_other_process(project, redis):
     ):
         for sender in (first, second):
             sender.send({"type": "message", "text": "hello"})
-            assert first.receive() == second.receive() == {"type": "message", "text": "hello", "id": None}
+            assert first.receive() == second.receive() == {"type": "message", "text": "hello"}
 
 
 def test_healthz_says_which_part_does_not_answer(project):
@@ -160,7 +78,7 @@ def test_healthz_says_which_part_does_not_answer(project):
     ],
     ids=["removed", "moved"],
 )
-def test_row_2_without_daphne_runserver_says_why(copy, old, new, says):
+def test_without_daphne_runserver_says_why(copy, old, new, says):
     replace(copy / "my_realtime_site" / "settings.py", old, new)
 
     check = run(copy, "manage.py", "check", check=False)
@@ -176,10 +94,10 @@ def test_row_2_without_daphne_runserver_says_why(copy, old, new, says):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("my_realtime_site.asgi.app", "Cannot find 'app'"),
-        ("my_realtime_site.nowhere.application", "Cannot import"),
+        ("my_realtime_site.asgi.app", "has no attribute 'app'"),
+        ("my_realtime_site.nowhere.application", "No module named 'my_realtime_site.nowhere'"),
         ("my_realtime_site.asgi.django_asgi_app", "takes HTTP only"),
-        ("application", "Cannot find ASGI_APPLICATION"),
+        ("application", "must be the path of the ProtocolTypeRouter"),
     ],
 )
 def test_a_wrong_asgi_application_is_explained(copy, path, says):
@@ -191,9 +109,11 @@ def test_a_wrong_asgi_application_is_explained(copy, path, says):
     assert check.returncode == 1
     assert "realtime.E002" in check.stdout
     assert says in check.stdout
+    # One mistake is one complaint.
+    assert "identified 1 issue " in check.stdout
 
 
-def test_row_3_import_sorters_keep_the_order(copy):
+def test_import_sorters_keep_the_order(copy):
     """Every server start in test_sockets.py proves the order itself."""
     asgi = copy / "my_realtime_site" / "asgi.py"
     before = asgi.read_text(encoding="utf-8")
@@ -204,10 +124,10 @@ def test_row_3_import_sorters_keep_the_order(copy):
     assert asgi.read_text(encoding="utf-8") == before
 
 
-def test_row_4_a_slow_call_in_a_thread_of_its_own_stalls_nobody(probes):
+def test_a_slow_call_in_a_thread_of_its_own_stalls_nobody(probes):
     with (
-        open_client(probes, path="ws/threads/", greeting=False) as slow,
-        open_client(probes, path="ws/threads/", greeting=False) as other,
+        open_client(probes, path="ws/threads/") as slow,
+        open_client(probes, path="ws/threads/") as other,
     ):
         slow.send({"type": "wait"})
         assert slow.receive() == {"type": "waiting"}
@@ -216,14 +136,14 @@ def test_row_4_a_slow_call_in_a_thread_of_its_own_stalls_nobody(probes):
         assert slow.receive(timeout=20) == {"type": "waited", "in vain": False}
 
 
-def test_row_6_a_code_before_accept_reaches_the_client(probes):
+def test_a_code_before_accept_reaches_the_client(probes):
     with open_client(probes, path="ws/closing/", greeting=False) as client, pytest.raises(ConnectionClosed) as closed:
         client.receive()
 
     assert closed.value.rcvd.code == 4401
 
 
-def test_row_7_a_failing_socket_leaves_its_groups(probes):
+def test_a_failing_socket_leaves_its_groups(probes):
     for _ in range(3):
         with open_client(probes, path="ws/failing/", greeting=False) as client:
             assert client.receive() == {"type": "members", "count": 1}
@@ -233,9 +153,9 @@ def test_row_7_a_failing_socket_leaves_its_groups(probes):
     wait_until(lambda: "WebSocket /ws/failing/ of 127.0.0.1 closed with 1011" in probes.log, "a log line")
 
 
-def test_the_log_of_production(with_consumers):
+def test_the_log_of_production(with_probe):
     """A line when a socket opens and one when it closes, with errors, and without uvicorn's own lines."""
-    project = with_consumers(CONSUMERS, failing="Failing", refusing="Refusing")
+    project = with_probe("pitfalls.py")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     with Server(project, "production", env=LOCAL_PRODUCTION) as server:
         with open_client(server):
@@ -256,8 +176,8 @@ def test_the_log_of_production(with_consumers):
             wait_until(lambda: "ZeroDivisionError" in server.log, "a traceback")
 
 
-def test_row_10_slow_work_is_cancelled_when_the_socket_closes(probes):
-    with open_client(probes, path="ws/slow/", greeting=False) as client:
+def test_slow_work_is_cancelled_when_the_socket_closes(probes):
+    with open_client(probes, path="ws/slow/") as client:
         assert client.receive() == {"type": "working"}
         client.ping()
         assert "work cancelled" not in probes.log
@@ -266,51 +186,15 @@ def test_row_10_slow_work_is_cancelled_when_the_socket_closes(probes):
     wait_until(lambda: "disconnect called" in probes.log, "disconnect() runs", timeout=5)
 
 
-def test_row_13_the_fixtures_of_the_tests_neither_leak_nor_lock(copy):
-    tests = """
-import asyncio
-
-import pytest
-from channels.db import database_sync_to_async
-from django.contrib.auth.models import User
-
-from realtime.consumers import RealtimeConsumer
-
-
-class Writing(RealtimeConsumer):
-    async def receive_json(self, content):
-        await User.objects.acreate(username=content["type"])
-        await self.send_json({"type": "names", "names": [user.username async for user in User.objects.order_by("pk")]})
-
-
-@pytest.fixture(autouse=True)
-def route(monkeypatch):
-    monkeypatch.setattr("chat.consumers.ChatConsumer.receive_json", Writing.receive_json)
-
-
-@pytest.mark.parametrize("attempt", range(3))
-async def test_a_consumer_sees_and_writes_rows(open_socket, attempt):
-    await User.objects.acreate(username="by the test")
-    sockets = [await open_socket("/ws/socket-server/") for _ in range(5)]
-    for number, socket in enumerate(sockets):
-        await socket.receive_type("connection_established")
-        await socket.send_json_to({"type": f"by socket {number}"})
-        names = (await socket.receive_type("names"))["names"]
-        assert names[0] == "by the test"
-        assert len(names) == number + 2
-
-
-def test_nothing_is_left(db):
-    assert not User.objects.exists()
-"""
-    (copy / "chat" / "test_rows.py").write_text(tests, encoding="utf-8")
+def test_the_fixtures_of_the_tests_neither_leak_nor_lock(copy):
+    shutil.copy(PROBES / "rows.py", copy / "chat" / "test_rows.py")
 
     result = run(copy, "-m", "pytest", "chat/test_rows.py")
 
     assert "4 passed" in result.stdout
 
 
-def test_row_18_disconnect_after_a_refused_connect(probes):
+def test_disconnect_after_a_refused_connect(probes):
     with pytest.raises(InvalidStatus) as refusal, open_client(probes, path="ws/refusing/", greeting=False):
         pass
     assert refusal.value.response.status_code == 403
@@ -322,13 +206,13 @@ def test_row_18_disconnect_after_a_refused_connect(probes):
     assert "AttributeError" not in probes.log
 
 
-def test_row_20_static_files_under_the_daphne_command(copy):
+def test_static_files_under_the_daphne_command(copy):
     run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     with Server(copy, "daphne", env=LOCAL_PRODUCTION) as server, httpx.Client(base_url=server.url) as browser:
         script = browser.get("static/chat/chat.js")
         page = browser.get("/").text
 
-        # Row 28: what a script imports has a hash, too, and may be cached for ever.
+        # What a script imports has a hash, too, and may be cached for ever.
         path = page.partition('type="module" src="')[2].partition('"')[0]
         assert re.fullmatch(r"/static/chat/chat\.[0-9a-f]{12}\.js", path)
         imported = re.search(r'from "\.\./(realtime/socket\.[0-9a-f]{12}\.js)"', browser.get(path).text)[1]
@@ -338,7 +222,7 @@ def test_row_20_static_files_under_the_daphne_command(copy):
     assert "immutable" in response.headers["Cache-Control"]
 
 
-def test_row_29_static_files_without_warnings(copy):
+def test_static_files_without_warnings(copy):
     """ASGI and WhiteNoise warn of synchronous iterators; here warnings would be errors."""
     with Server(copy, "uvicorn", env={"PYTHONWARNINGS": "error"}) as server:
         assert httpx.get(server.url + "static/chat/chat.js").status_code == 200
@@ -355,10 +239,10 @@ def test_runserver_reloads(copy):
     process = subprocess.Popen(command, cwd=copy, env=clean_environ(), stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}/"
-        wait_until(lambda: answers(url, "My Realtime Site"), "the first page")
+        wait_until(lambda: answers(url, "My Realtime Site"), "the first page", timeout=60)
         time.sleep(1.1)  # The reloader compares times of whole seconds.
         replace(copy / "my_realtime_site" / "settings.py", '"My Realtime Site"', '"Another name"')
-        wait_until(lambda: answers(url, "Another name"), "the changed page")
+        wait_until(lambda: answers(url, "Another name"), "the changed page", timeout=60)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
