@@ -41,14 +41,17 @@ def redis():
 @pytest.fixture(scope="module")
 def with_probe(project, tmp_path_factory):
     """
-    Return a function that copies the project, and adds the sockets of a file of tests/probes/ and lines of settings.
+    Return a function that copies the project, and adds the sockets of a file or package of tests/probes/ and settings.
 
     `with_probe("pitfalls.py", "REALTIME_FRAME_BURST = 3")` returns the Path of the copy.
     """
 
     def with_probe(name, *settings):
         copy = shutil.copytree(project, tmp_path_factory.mktemp("probe") / "project")
-        shutil.copy(PROBES / name, copy / "chat" / "probes.py")
+        if (PROBES / name).is_dir():
+            shutil.copytree(PROBES / name, copy / "chat" / "probes")
+        else:
+            shutil.copy(PROBES / name, copy / "chat" / "probes.py")
         with (copy / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
             routing.write("\nfrom .probes import websocket_urlpatterns as probes\n\nwebsocket_urlpatterns += probes\n")
         append_settings(copy, *settings)

@@ -107,7 +107,8 @@ def run(project, *command, env=None, check=True):
 
 def run_probe(project, name, *arguments, env=None):
     """Run tests/probes/<name> in the project, where Django is set up, and return what it printed."""
-    setup = "import django, runpy, sys; sys.argv.pop(0); django.setup(); runpy.run_path(sys.argv[0])"
+    setup = "import django, runpy, sys; sys.argv.pop(0); django.setup(); "
+    setup += "runpy.run_path(sys.argv[0], run_name='__main__')"
     settings = {"DJANGO_SETTINGS_MODULE": f"{slug_of(project)}.settings"}
     return run(project, "-c", setup, str(PROBES / name), *arguments, env=settings | (env or {})).stdout
 
@@ -201,6 +202,18 @@ def append_settings(project, *lines):
     """Add lines to the end of the project's settings.py."""
     with (project / slug_of(project) / "settings.py").open("a", encoding="utf-8") as settings:
         settings.write("\n".join(["", *lines, ""]))
+
+
+def with_packages(project, *packages):
+    """Add `packages` to the dependencies of the project, whose Python has them then; skip the test if it cannot be."""
+    path = project / "pyproject.toml"
+    lines = "".join(f'\n  "{package}",' for package in packages)
+    text = path.read_text(encoding="utf-8").replace("\ndependencies = [", f"\ndependencies = [{lines}", 1)
+    path.write_text(text, encoding="utf-8")
+    try:
+        python_of(project)
+    except subprocess.CalledProcessError:
+        require(False, f"cannot be installed: {', '.join(packages)}")
 
 
 def slug_of(project):

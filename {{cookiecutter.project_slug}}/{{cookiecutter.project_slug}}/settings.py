@@ -63,6 +63,8 @@ REALTIME_ALLOWED_ORIGINS = env_list("DJANGO_ALLOWED_ORIGINS")
 INSTALLED_APPS = [
     # Before staticfiles, so that its runserver refuses where daphne's is missing.
     "realtime",
+    # For its runworker.
+    "channels",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -6,10 +6,13 @@ Only DATABASE_URL is taken over, so that the tests can run on PostgreSQL too.
 
 import os
 
+from django.db import connections
+
 os.environ["DJANGO_SECRET_KEY"] = "for tests only"
 os.environ["DJANGO_DEBUG"] = "false"
 os.environ["DJANGO_HTTPS"] = "false"
-os.environ["DJANGO_ALLOWED_HOSTS"] = "testserver"
+# The hosts of Django's test client and of live servers, which may be processes of their own.
+os.environ["DJANGO_ALLOWED_HOSTS"] = "testserver,localhost"
 for name in ("DJANGO_SECRET_KEY_FALLBACKS", "DJANGO_CSRF_TRUSTED_ORIGINS", "DJANGO_TRUST_PROXY", "REDIS_URL"):
     os.environ.pop(name, None)
 
@@ -29,3 +32,18 @@ STORAGES = {
 
 # Slow hashes only slow tests down.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def close_connections():
+    """
+    Close what a forked process, such as that of ChannelsLiveServerTestCase, must not take over.
+
+    It would believe that it holds SQLite's locks, and go on with a log (WAL) that its parent has deleted.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=close_connections)
