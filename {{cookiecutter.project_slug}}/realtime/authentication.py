@@ -1,8 +1,8 @@
 """
-Who opens a socket, by session cookie or bearer token; and whether that still holds while the socket is open.
+Find the user of a socket, by session cookie or bearer token, and check that the login still holds while it is open.
 
-A process hears at once of a logout, of a session that is deleted and of a user who is saved. For what nobody tells, such
-as the end of a session by age, it asks about all of its logins together, every REALTIME_RECHECK_SECONDS.
+Each process is told at once of a logout, a deleted session and a saved user. All other ends, such as that of a session
+by age, it finds by re-checking all of its logins together, every REALTIME_RECHECK_SECONDS.
 """
 
 import asyncio
@@ -46,13 +46,14 @@ LISTEN_TIMEOUT = 1
 
 class Authentication:
     """
-    ASGI middleware: fills `scope["cookies"]`, `scope["session"]` and `scope["user"]`, as Channels' AuthMiddlewareStack.
+    ASGI middleware: fills `scope["cookies"]`, `scope["session"]` and `scope["user"]`, as Channels'
+    AuthMiddlewareStack.
 
-    If a bearer token is offered, it decides alone. What it means is REALTIME_TOKEN_USER; an exception of that function
-    is a bug and no refusal, so that it is logged with its traceback, and the client comes back after 1011.
+    If a bearer token is offered, it decides alone: REALTIME_TOKEN_USER returns its user. An exception of that function
+    is a bug, not a refusal: it is logged with its traceback, and the client comes back after 1011.
 
-    Otherwise the session of the cookie is read. It is never written: after a change of SECRET_KEY, Channels deletes
-    those that SECRET_KEY_FALLBACKS still vouches for.
+    Otherwise the session of the cookie is read. It is never written: Channels deletes sessions that only a key of
+    SECRET_KEY_FALLBACKS has signed.
     """
 
     def __init__(self, application):
@@ -86,9 +87,9 @@ class Authentication:
 
 class Login:
     """
-    Whose a socket is: a user by the session of this key, or by a token; or AnonymousUser.
+    The login of one socket: a user by the session of this key or by a token, or AnonymousUser.
 
-    names: the digests of primary key and session key, by which processes speak of it.
+    names: the digests of primary key and session key, which messages between processes contain.
     """
 
     def __init__(self, socket, user, key=None, expires_at=None):
@@ -99,20 +100,20 @@ class Login:
 
     @property
     def claim(self):
-        """What get_users() is asked."""
+        """The claim for get_users() that finds the user again."""
         if self.key is not None:
             return session_store(self.key)
         return self._hash and (self.user.pk, ModelBackend(), self._hash)
 
     def holds(self, user):
-        """Tell whether it holds when `user` is what get_users() has found."""
+        """Tell whether the login still holds, when get_users() has found `user` for its claim."""
         if self.expires_at is not None and self.expires_at <= timezone.now():
             return False
         return self._hash is None or (user is not None and user.pk == self.user.pk)
 
 
 class Logins:
-    """Of all open sockets of this process. As a member of GROUP it hears of those that end."""
+    """The logins of all open sockets of this process. As a member of GROUP it is handed the messages of tell()."""
 
     def __init__(self):
         self._logins = defaultdict(set)  # by each of their names
@@ -149,7 +150,7 @@ class Logins:
 
     @contextmanager
     def watch(self, login):
-        """Close the socket of `login` when that does not hold any more, until the context ends."""
+        """Until the context ends, close the socket of `login` when the login does not hold any more."""
         for name in login.names:
             self._logins[name].add(login)
         if login.names and self._rechecking is None:
@@ -168,7 +169,7 @@ class Logins:
                     del self._logins[name]
 
     async def catch_up(self, login, since):
-        """Close the socket of `login` if that has ended while it was read, from `since` on, when nobody watched it yet."""
+        """Close the socket of `login` if the login has ended since `since`, when it was not watched yet."""
         ended, changed = (self._heard.get(digest(value), -math.inf) for value in (login.key, login.user.pk))
         if ended > since - RECENT:
             await self._close([login])
@@ -176,7 +177,7 @@ class Logins:
             await self._recheck([login])
 
     def handle(self, message):
-        """Take a message of `tell()`: close the sockets of a session, or else ask about those of a user."""
+        """Take a message of `tell()`: close the sockets of a session, or re-check those of a user."""
         # The last release names the user in the group only.
         name = message["session"] or message.get("user") or message["group"].removeprefix("user.")
         self._heard.pop(name, None)
@@ -187,12 +188,12 @@ class Logins:
             self._start(self._close if message["session"] else self._recheck, [*self._logins[name]])
 
     def deliver(self, broadcast):
-        """Frames are for sockets."""
+        """Ignore broadcasts, which are for sockets."""
 
     async def _listen(self):
-        """Return when this process hears of the others; or does not for a while, which the fan-out has logged."""
+        """Join GROUP. Gives up for now after LISTEN_TIMEOUT; the fan-out has logged why."""
         joining = self._joining = self._joining or asyncio.create_task(get_fanout().join(GROUP, self))
-        # Not cancelled: it is the join of all who wait here.
+        # Not cancelled: other handshakes wait for the same join.
         await asyncio.wait([joining], timeout=LISTEN_TIMEOUT)
         if joining.done():
             self._joining, self._listens = None, joining.exception() is None
@@ -206,7 +207,7 @@ class Logins:
         self._rechecking = None
 
     async def _recheck(self, logins):
-        """Close the sockets of those of `logins` that hold no more. While nobody can tell, they stay open."""
+        """Close the sockets of `logins` that do not hold any more. While the database is away, they stay open."""
         try:
             for start in range(0, len(logins), BATCH):
                 some = logins[start : start + BATCH]
@@ -233,7 +234,7 @@ class Logins:
 
 
 def heard(message):
-    """Take a message of the last release, which sends it to the group of a user; this goes with the next release."""
+    """Take a message of the last release, which sends it to the group of a user. Remove this in the next release."""
     if "user" not in message:
         process()[Logins].handle(message)
 
@@ -247,20 +248,20 @@ def tell(user=None, session_key=None):
     }
     send_on_commit(message | {"group": GROUP})
     if user is not None:
-        # The last release listens there; this goes with the next release.
+        # The last release listens there. Remove this in the next one.
         send_on_commit(message | {"group": user_group(user.pk)})
 
 
 @receiver(user_logged_out)
 def tell_of_logout(sender, request, user, **kwargs):
-    """Otherwise its sockets would stay open: https://github.com/django/channels/issues/1324"""
+    """Close the sockets of the session, which Channels leaves open: https://github.com/django/channels/issues/1324"""
     if user is not None and request is not None:
         tell(user, request.session.session_key)
 
 
 @receiver(user_logged_in)
 def tell_of_replaced_session(sender, request, **kwargs):
-    """A login as somebody else begins a new session; of the old one an engine without a table says nothing."""
+    """End the sockets of a session that a login replaces: an engine without a table sends no signal for it."""
     key = request and request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if key and key != request.session.session_key:
         tell(session_key=key)
@@ -278,6 +279,6 @@ def tell_of_deleted_session(sender, instance, **kwargs):
         tell(session_key=instance.session_key)
 
 
-# Those of db and cached_db.
+# The engines db and cached_db have a table.
 if hasattr(session_store(), "get_model_class"):
     post_delete.connect(tell_of_deleted_session, sender=session_store().get_model_class())

@@ -11,7 +11,7 @@ logger = logging.getLogger("{{ cookiecutter.project_slug }}.server")
 
 
 def main():
-    # Of the process's environment only: read before settings.py has read .env. Platforms that set it need all addresses.
+    # Read before settings.py reads .env: a platform sets it in the environment, and needs the server on all addresses.
     port = os.environ.get("PORT")
     parser = argparse.ArgumentParser(description="Serve the project with uvicorn.")
     parser.add_argument(
@@ -31,16 +31,16 @@ def main():
         host=options.host,
         port=options.port,
         workers=count_workers(),
-        # REALTIME_TRUST_PROXY decides whom to believe; uvicorn alone would believe any local process.
+        # REALTIME_TRUST_PROXY decides about X-Forwarded-For; uvicorn alone would believe any local process.
         proxy_headers=False,
-        # Behind a proxy its lines would have the proxy's address; the proxy has a log of its own.
+        # Behind a proxy, uvicorn's lines would have the address of the proxy, which logs requests itself.
         access_log=not settings.REALTIME_TRUST_PROXY,
         # Seconds from SIGTERM to the end. Sockets are closed with 1012 at once; without a limit, a single client that
         # reads nothing would hold the process up for ever.
         timeout_graceful_shutdown=10,
         # Django has no lifespan events.
         lifespan="off",
-        # Seconds. They find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
+        # Seconds. Pings find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
         ws_ping_interval=20,
         ws_ping_timeout=20,
         ws="{{ cookiecutter.project_slug }}.websocket:WebSocketProtocol",
@@ -51,7 +51,7 @@ def main():
 
 
 def count_workers():
-    """Return the number of processes, WEB_CONCURRENCY; without Redis it is one, since sockets could not meet in more."""
+    """Return the number of processes, WEB_CONCURRENCY; without Redis 1, since sockets in several could not meet."""
     try:
         workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
     except ValueError:

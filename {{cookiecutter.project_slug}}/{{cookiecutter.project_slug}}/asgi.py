@@ -23,7 +23,7 @@ from realtime.asgi import AllowedOrigins, Authentication, Sockets, unknown_path 
 application = ProtocolTypeRouter(
     {
         "http": django_asgi_app,
-        # From the outside in: the life of a socket, whose page asks (Origin), who asks (scope["user"]), and what for.
+        # From the outside in: the life of a socket, the page's Origin, its user (scope["user"]), its path.
         "websocket": Sockets(
             AllowedOrigins(
                 Authentication(

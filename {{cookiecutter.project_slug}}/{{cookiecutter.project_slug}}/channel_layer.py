@@ -32,7 +32,7 @@ def redis_host(url):
     # fewer than many sockets that use Channels' own groups may need at a time.
     # https://github.com/django/channels_redis/issues/422
     options = {"socket_timeout": None, "max_connections": 1000}
-    # An import that costs a tenth of a second where there is no Redis.
+    # Imported here, since it takes a tenth of a second.
     from redis import asyncio as redis
 
     try:
@@ -46,7 +46,7 @@ def redis_host(url):
         pool = redis.ConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError) as error:
-        # Of ValueError the text may be a part of the password, of TypeError it is the name of an option.
+        # The text of a ValueError may hold a part of the password; that of a TypeError names an option.
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         what = f"has an option that redis-py does not know, {option[1]}" if option else "is not understood"
         raise ValueError(

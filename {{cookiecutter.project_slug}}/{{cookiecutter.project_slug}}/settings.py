@@ -54,7 +54,7 @@ if not DEBUG and SECRET_KEY.startswith("django-insecure-"):
 
 ALLOWED_HOSTS = env_list("DJANGO_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env_list("DJANGO_CSRF_TRUSTED_ORIGINS")
-# Beside the site's own: whose pages may open sockets.
+# Further origins whose pages may open sockets.
 REALTIME_ALLOWED_ORIGINS = env_list("DJANGO_ALLOWED_ORIGINS")
 
 
@@ -181,7 +181,7 @@ REALTIME_MAX_FRAME_SIZE = 2**16
 # Open sockets of a user in one process, and of an address that is not logged in. Many people may share an address.
 REALTIME_SOCKETS_PER_USER = 50
 REALTIME_SOCKETS_PER_ADDRESS = None
-# How often to ask whether those who are connected are still logged in.
+# Seconds between two checks whether the login of each open socket still holds.
 REALTIME_RECHECK_SECONDS = {{ 10 if cookiecutter.starter == "chat" else 60 }}
 # Characters of a message.
 CHAT_MAX_TEXT_LENGTH = 2000

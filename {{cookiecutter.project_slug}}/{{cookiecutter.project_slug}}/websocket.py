@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, with the bounds that it lacks: what a client can make the server keep, or do for it."""
+"""uvicorn's WebSocket protocol, with the bounds on memory and work that it lacks."""
 
 import logging
 import socket
@@ -6,8 +6,8 @@ import socket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
-# For uvicorn's errors. That a socket opens and closes is in the lines of realtime, with address and code; of this logger
-# settings.LOGGING shows warnings and errors.
+# realtime logs that a socket opens and closes, with address and code. Of uvicorn's own lines about WebSockets, this
+# logger shows warnings and errors.
 logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
 
 
@@ -33,7 +33,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = logger
         self.control_frames = 0
         self.abort_timer = None
-        # All that has come is read in one go: of a client that floods, megabytes, and a second in which nobody has a turn.
+        # uvicorn reads all that the kernel holds in one go: from a client that floods, megabytes, which block the
+        # others.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
         super().connection_made(transport)
 
@@ -51,7 +52,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.abort_soon()
 
     def abort_soon(self):
-        """Drop the connection, if it is not closed until then."""
+        """Drop the connection if the client has not closed it after LINGER seconds."""
         if self.abort_timer is None and not self.disconnected:
             self.abort_timer = self.loop.call_later(LINGER, self.transport.abort)
 

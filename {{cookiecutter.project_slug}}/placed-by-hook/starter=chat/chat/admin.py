@@ -42,9 +42,9 @@ class MessageAdmin(admin.ModelAdmin):
     readonly_fields = ["id", "room", "seq", "user", "sent_at"]
 
     def has_add_permission(self, request):
-        # The room would have to number it.
+        # Only post_message() numbers messages.
         return False
 
     def has_delete_permission(self, request, obj=None):
-        """Not one by one, since numbers have no gap: empty the text instead. With the room they go."""
+        """Messages are not deleted one by one, since numbers have no gap: empty the text. They go with their room."""
         return "chat_room" in request.resolver_match.url_name

@@ -20,14 +20,14 @@ from .feed import Reader
 from .models import IdTaken, Room, find_places, messages_before, post_message
 from .rooms import Batch, OpenRooms
 
-# Messages in a page of history; as many are shown to somebody who has seen none.
+# Messages in a page of history, and at the first visit to a room.
 PAGE = 50
 # A page that has missed more than this starts anew.
 MAX_MISSED = 1000
 
 
 class ChatConsumer(RealtimeConsumer):
-    """A page that shows a room. What it is sent, and in which order, is its reader's; see chat/feed.py."""
+    """A page that shows a room. Its reader in chat/feed.py decides what it is sent, and in which order."""
 
     # Add a class to these lists for each type of frame that the page sends or receives.
     receives = [frames.Message, frames.Resume, frames.History]
@@ -82,7 +82,7 @@ class ChatConsumer(RealtimeConsumer):
             case frames.Message():
                 await self.post(frame)
             case frames.Resume() if self.room.feed.newest - frame.after > MAX_MISSED:
-                # The greeting tells it to start anew.
+                # The greeting tells the page to start anew.
                 await self.close(Close.COME_BACK)
             case frames.Resume():
                 self.reader.send_after(frame.after)
@@ -90,7 +90,7 @@ class ChatConsumer(RealtimeConsumer):
                 await self.send_history(frame.before)
 
     async def pong(self):
-        """A page that hears of a higher number than it has asks for what it has missed: let what is on its way go first."""
+        """Return a Pong with the last number. Messages on their way go first, or the page would ask for them."""
         place = await self.room.check(self.reader)
         if place is not None:
             await self.reader.is_level(place.last_seq)
@@ -102,7 +102,7 @@ class ChatConsumer(RealtimeConsumer):
             await process()[OpenRooms].leave(self.room, self.reader)
 
     async def post(self, frame):
-        """Store a message. Whoever is in the room gets it from the feed, this page too."""
+        """Store a message. The feed sends it to everybody in the room, this page too."""
         try:
             message, is_new = await query(post_message, self.room.pk, self.scope["user"], UUID(frame.id), frame.text)
         except IdTaken:
@@ -113,7 +113,7 @@ class ChatConsumer(RealtimeConsumer):
         if is_new:
             self.room.feed.tell(message.seq, encode(stored))
         elif message.seq <= self.reader.seq:
-            # Its sender did not see it, or not in time. Otherwise it is on its way.
+            # The page did not see it, or not in time. Otherwise it is on its way.
             await self.send(stored)
 
     async def send_history(self, before):

@@ -1,10 +1,10 @@
 """
-What is new in a room, on its way to the sockets of this process: in order, without a gap, each message once.
+Hand the new messages of a room to the sockets of this process: in order, without a gap, each message once.
 
 The database is the truth, and the channel layer only hints that something is new. A message that comes through the
-layer and is the next one is handed out as it came. If one is missing, because the layer has dropped it, it is read from
-the database, once for all sockets of the process. And OpenRooms in rooms.py polls the last number of each room, so that
-a hint that is lost delays a message, and nothing more.
+layer and is the next one is handed out as it came. If one is missing, because the layer has dropped it, it is read
+from the database, once for all sockets of the process. And OpenRooms in rooms.py polls the last number of each room,
+so that a hint that is lost delays a message, and nothing more.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ MAX_BATCH = 50
 
 class Reader:
     """
-    A socket that shows a room; only this module decides what it is sent, and when.
+    A socket that shows a room. Only this module decides which messages it is sent, and when.
 
     seq: the number of the last message that it was sent. While that is behind, a task sends what it has missed, from
     the database. Then it is `live`, and the feed hands it what is new.
@@ -52,13 +52,13 @@ class Reader:
         """Send all messages above the number `seq`, in order, and then what is new."""
         # A number that is too high comes from another database.
         self.seq = min(seq, max(self.seq, self.feed.newest))
-        # Beside a replay, what is new would overtake what it sends.
+        # During a replay, new messages would overtake those that it sends.
         self.live = self._replay is None and self.seq >= self.feed.seq
         if not self.live and self._replay is None:
             self._replay = self.consumer.start_task(self._send_missed())
 
     async def is_level(self, seq):
-        """Return when it has been sent what there is up to the number `seq`, or after a second or two."""
+        """Return when all messages up to the number `seq` have been sent, or after a second or two."""
         await self.feed.catch_up(seq)
         if self._replay is not None:
             await asyncio.wait([self._replay], timeout=1)
@@ -75,12 +75,12 @@ class Reader:
                 seq, handed_out = self.seq, self.feed.seq
                 page = await self.feed.read_page(seq)
                 for number, text in page:
-                    # Not so if the page has asked for others meanwhile.
+                    # The page may have asked for others meanwhile.
                     if self.seq == seq:
                         self.seq = seq = number
                         self.consumer.charge(len(text))
                         await self.consumer.send(text)
-                # Where the feed has more than there is, the database is another one.
+                # If the feed has handed out more than is stored, the database is another one.
                 self.live = self.seq == seq and (seq >= self.feed.seq or (not page and self.feed.seq == handed_out))
         finally:
             self._replay = None
@@ -107,7 +107,7 @@ class Feed:
         self._pages = {}
 
     def start(self, seq):
-        """Begin after the number `seq`, which was read when hints came already. Later it is as hear_of()."""
+        """Begin after the number `seq`, which was read when hints came already. A second call is like hear_of()."""
         if self.seq is None:
             self.seq = seq
         self.hear_of(seq)
@@ -133,14 +133,14 @@ class Feed:
             self._hinting = None
 
     def hear(self, seq, text):
-        """The message `text` has been stored as number `seq`."""
+        """Take the news that the message `text` has been stored as number `seq`."""
         self._early[seq] = text
         if len(self._early) > MAX_HINTS:
             self._early.clear()
         self.hear_of(seq)
 
     def hear_of(self, seq):
-        """A message has been stored as number `seq`."""
+        """Take the news that some message has been stored as number `seq`."""
         self.newest = max(self.newest, seq)
         if self.seq is not None:
             self._advance()
@@ -185,13 +185,13 @@ class Feed:
             reader.take(seq, broadcast)
 
     async def read_page(self, seq):
-        """As read_page() below. Those who ask for the same at about the same time share a query."""
-        # When the feed has gone on, there is more to read.
+        """As read_page() below. Calls for the same page at about the same time share a query."""
+        # The number of the feed is part of the key: when it is higher, there is more to read.
         key = (seq, self.seq)
         if key not in self._pages:
             self._pages[key] = task = asyncio.create_task(query(read_page, self.room_id, seq))
             asyncio.get_running_loop().call_later(KEPT, self._pages.pop, key)
-            # Those who wait are told of an error, if there are any left.
+            # Callers that still wait raise the error; asyncio need not log it.
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._pages[key])
 

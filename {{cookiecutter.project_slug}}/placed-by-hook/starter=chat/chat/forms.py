@@ -37,7 +37,7 @@ class RoomForm(forms.ModelForm):
     def save(self):
         """Make the room, with its owner as the first member, and return it."""
         room = super().save(commit=False)
-        # Nothing is left of names in many scripts.
+        # The slug of a name in another script is empty.
         slug = slugify(room.name)[:40].strip("-_") or "room"
         # The address of a closed room tells nobody else that there is one of this name.
         room.slug = slug if room.is_open and slug != "room" else f"{slug}-{new_suffix()}"
@@ -59,7 +59,7 @@ class MemberForm(forms.Form):
             raise forms.ValidationError("Nobody has this name.") from None
 
     def save(self, room):
-        """Let the user into the room; nothing happens if they are in it."""
+        """Let the user into the room. A second call changes nothing."""
         Membership.objects.get_or_create(room=room, user=self.cleaned_data["username"])
 
 

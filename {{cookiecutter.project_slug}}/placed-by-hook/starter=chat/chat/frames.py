@@ -103,7 +103,7 @@ class Pong(frames.Pong, kw_only=True):
 
 
 def is_uuid(id):
-    """Tell whether `id`, a str, is a UUID as the server would write it, since the answer has to carry the very same."""
+    """Tell whether `id`, a str, is a UUID as the server writes it, since the answer must carry the same string."""
     try:
         return str(uuid.UUID(id)) == id
     except ValueError:

@@ -1,7 +1,7 @@
 """
 Rooms, who may enter them, and their messages, numbered 1, 2, 3, … in each room without a gap.
 
-The functions are what the consumer and the views do with them.
+The consumer and the views read and write them with these functions only.
 """
 
 from datetime import timedelta
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from realtime.socket import shown
 
-# A process that says nothing for so long is dead; see BEAT in chat/presence.py.
+# A process that gives no sign of life for so long is dead; see BEAT in chat/presence.py.
 PRESENCE_LIFETIME = timedelta(seconds=25)
 
 
@@ -25,7 +25,7 @@ class NumberField(models.PositiveBigIntegerField):
     """
     A number that only update() changes.
 
-    save() writes every field of an object that was read long ago, as the admin does, and would turn the number back.
+    save() writes every field of an object that was read long ago, as the admin does, and would set the number back.
     """
 
     def pre_save(self, model_instance, add):
@@ -42,7 +42,7 @@ class Room(models.Model):
     name = models.CharField(max_length=100)
     slug = models.SlugField(unique=True)
     is_open = models.BooleanField("open to everybody who is logged in", default=True)
-    # Who has made it, as far as it counts for CHAT_ROOMS_PER_USER; None for those of the admin and of commands.
+    # The user whose CHAT_ROOMS_PER_USER it counts for; None for rooms of the admin and of commands.
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="owned_rooms"
     )
@@ -76,7 +76,7 @@ class Membership(models.Model):
 
 
 class Message(models.Model):
-    # The sender's browser makes it, so that it can send a message again until it knows that it is stored.
+    # Made by the sender's browser, which sends the message again until it knows that it is stored.
     id = models.UUIDField(primary_key=True)
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages", db_index=False)
     seq = models.PositiveBigIntegerField()
@@ -118,7 +118,7 @@ class IdTaken(Exception):
 
 
 def can_join(user, room):
-    """Tell whether `user` may enter `room`, read it and write in it. The only place that decides."""
+    """Tell whether `user` may enter `room`, read it and write in it. No other place decides that."""
     return user.is_authenticated and Room.objects.joinable(user).filter(pk=room.pk).exists()
 
 
@@ -126,7 +126,7 @@ def get_room(user, slug):
     """Return the Room of this slug. Raises Room.DoesNotExist, PermissionDenied if `user` may not enter it."""
     room = Room.objects.get(slug=slug)
     if not can_join(user, room):
-        # Django logs it, and a name may hold a newline.
+        # Django logs the text, and a name may hold a newline.
         raise PermissionDenied(f"You are not a member of {shown(room.name)}.")
     return room
 
@@ -174,7 +174,7 @@ def post_message(room_id, user, id, text):
     except IntegrityError:
         message = Message.objects.filter(pk=id).select_related("user").first()
     if message is None:
-        # Not the id but the number is taken: the room's is behind, as after loading an old dump.
+        # Not the id but the number is taken: the room's number is behind, as after loading an old dump.
         catch_up(room_id)
         return store_message(room_id, user, id, text), True
     if (message.room_id, message.user_id) != (room_id, user.pk):
@@ -219,8 +219,8 @@ def record_presence(process, stored, pairs, beats):
     """
     Store who has a socket in a process, and return it: a dict of primary keys of Presence, by room and user.
 
-    process: UUID. stored: what was returned last. pairs: the primary keys of room and user, a set. beats: whether to say
-    that the process is alive, and to forget those that have not done so for PRESENCE_LIFETIME.
+    process: UUID. stored: what was returned last. pairs: the primary keys of room and user, a set. beats: whether to
+    say that the process is alive, and to forget those that have not done so for PRESENCE_LIFETIME.
     """
     now = timezone.now()
     stored = dict(stored)
@@ -229,7 +229,7 @@ def record_presence(process, stored, pairs, beats):
     Presence.objects.filter(pk__in=[stored.pop(pair) for pair in left]).delete()
     if beats:
         if Presence.objects.filter(process=process).update(seen_at=now) < len(stored):
-            # Somebody took the process for dead.
+            # Another process took this one for dead.
             stored = {}
         Presence.objects.filter(seen_at__lt=now - PRESENCE_LIFETIME).delete()
     came = [Presence(room_id=pair[0], user_id=pair[1], process=process, seen_at=now) for pair in pairs - stored.keys()]

@@ -1,8 +1,8 @@
 """
-Who is here. It is in the database, since a process that is killed cannot say that its users have left.
+The users who are in a room. They are in the database, since a killed process cannot say that its users have left.
 
-Each process stores who has a socket in it, and says again and again that it is alive. What it reads are the names of
-all, from which its sockets are told.
+Each process stores the users of its sockets, and says again and again that it is alive. It reads the names of all
+users in its rooms, and tells its sockets of the changes.
 """
 
 import time
@@ -15,12 +15,12 @@ from .models import record_presence
 
 # How often a process says that it is alive, in seconds; see PRESENCE_LIFETIME in models.py.
 BEAT = 10
-# Up to so many people are told to everybody as a list at each change. With more that would be quadratic.
+# Up to so many people, everybody is sent the whole list at each change. With more that would be quadratic.
 LISTED = 30
 
 
 class Present:
-    """The names of who is in a room, sorted, as the sockets of this process have been told."""
+    """The sorted names of the users in a room, as the sockets of this process know them."""
 
     def __init__(self):
         self.names = []

@@ -1,4 +1,4 @@
-"""Whoever may no longer be in a room is out of it at once. What is changed with update() is noticed by the next poll."""
+"""Close the sockets of users who may no longer be in a room, at once. The next poll finds changes by update()."""
 
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
@@ -16,7 +16,7 @@ def check_sockets_of_member(sender, instance, **kwargs):
 
 @receiver(pre_save, sender=Membership)
 def check_sockets_of_former_member(sender, instance, raw=False, **kwargs):
-    """A membership may be given to somebody else, or moved to another room."""
+    """Check the former user and room too: a membership may be given to somebody else, or moved to another room."""
     before = None if raw or instance._state.adding else Membership.objects.filter(pk=instance.pk).first()
     if before is not None and (before.room_id, before.user_id) != (instance.room_id, instance.user_id):
         tell(before.room_id, before.user_id)

@@ -37,7 +37,7 @@ def room(request, slug):
     try:
         room = get_room(request.user, slug)
     except (Room.DoesNotExist, PermissionDenied):
-        # One answer for both: that a closed room exists is not for everybody to know.
+        # One answer for both, which does not tell whether a closed room exists.
         raise Http404("There is no such room, or you are not a member of it.") from None
     form = None if room.is_open else MemberForm(request.POST or None)
     if request.method == "POST" and form and form.is_valid():
