@@ -3,9 +3,9 @@ Count how often a reader of a baked project changes files to follow a handshake,
 
     cd <a baked project> && python <this file>
 
-Each is played in one process on the default project, with a session cookie, when all that is made once is made. Each
-call of a function in the project's own files is noted with sys.setprofile(): a jump is a call, or the going on of a
-coroutine, that leads to another file.
+Each runs in one process on the default project, with a session cookie, after a first run that made shared objects.
+Each call of a function in the project's own files is noted with sys.setprofile(). A jump is a call, or the resumption
+of a coroutine, that leads to another file.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from django.test.utils import setup_databases, teardown_databases  # noqa: E402
 
 
 class Route:
-    """The files that were gone through while it was followed."""
+    """The files that were visited on the way."""
 
     def __init__(self):
         self.files = []

@@ -15,7 +15,7 @@ from machine import SECOND_SERVER_CORE, SERVER_CORE, Process, clean_environ, fre
 @dataclass(frozen=True)
 class Plan:
     """
-    How much is done.
+    The amounts of a run.
 
     seconds, warmup, latency_seconds: of each window. idle, storm: sockets. stuck_broadcasts: of 2,000 characters.
     """

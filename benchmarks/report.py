@@ -77,7 +77,7 @@ def heading(results):
 
 
 def goals(results):
-    """Return the table of what this project wants to reach. A goal that is missed is said, and fails nothing."""
+    """Return the table of the goals. One that is missed is marked, and fails nothing."""
 
     def of(measure, key="value", subject="project"):
         return middle(results, measure, subject, key)
@@ -160,7 +160,7 @@ def efficiency(results, chosen):
 
 
 def details(results, chosen):
-    """Return the table of what one figure does not tell: p50, losses, seconds."""
+    """Return the table of further figures: p50, losses, seconds."""
     rows = []
 
     def add(title, measure, value, digits=1):

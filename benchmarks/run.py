@@ -22,7 +22,7 @@ from measures import FULL, GROUPS, QUICK, serving
 
 RESULTS = Path(__file__).with_name("results")
 STARTED = time.monotonic()
-LIMIT = 470  # seconds, by which the rounds have to end; what is measured once comes after them
+LIMIT = 470  # seconds, by which the rounds have to end; the measures that are taken once come after them
 
 
 def main():
@@ -106,7 +106,7 @@ def run_round(title, groups, chosen, only, plan, results):
                     for measure in wanted:
                         add(results, group.prefix + measure.name, subject, measure.function(bench))
             except (RuntimeError, OSError) as error:
-                # What was measured before is worth having.
+                # Keep the figures that were measured before.
                 say(f"  {error}")
                 results["notes"].append(f"{subject.label} failed: {str(error).partition(chr(10))[0]}")
 

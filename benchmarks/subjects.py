@@ -1,4 +1,4 @@
-"""What is measured: a baked project, and its peers, each a real server process that speaks the same frames."""
+"""The subjects: a baked project and its peers, each a real server process that speaks the same frames."""
 
 import os
 import shutil
@@ -103,7 +103,7 @@ NAMES = ("tutorial", "project", "starlette", "ws", "socket.io")
 
 def make_project(project, python):
     slug = slug_of(project)
-    # The client sends more than a person may, and more than the peers would refuse.
+    # The client sends more than a person may; the peers have no limit.
     append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
     env = {"DJANGO_SECRET_KEY": SECRET_KEY, "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_HTTPS": "false"}
     settings = {"DJANGO_SETTINGS_MODULE": f"{slug}.settings"}

@@ -11,8 +11,8 @@ from pathlib import Path
 from cookiecutter.utils import rmtree
 
 WINDOWS = os.name == "nt"
-# Where cookiecutter has written what only some answers bake, and what it copies without asking whether it may replace
-# a file. Each folder in it is named after the answer that bakes its files.
+# cookiecutter writes here the files that only some answers bake, and those that it copies without asking whether it
+# may replace a file. Each folder in it is named after the answer that bakes its files.
 STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.

@@ -19,7 +19,7 @@ STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
-# Each reserved name, and what of.
+# The thing that has each reserved name.
 reserved = {
     name: owner for owner, lines in answers["_reserved_names"].items() for line in lines for name in line.split()
 }

@@ -18,7 +18,7 @@ except ImportError:
     sync_playwright = None
 
 CONNECTED = "connected"
-# A page on plain http that is not the local machine's, like one that a phone opens.
+# A host that is not the local machine's, on plain HTTP: as a phone sees a page.
 PHONE_HOST = "phone.test"
 # What Chromium writes to the console where there is no mistake.
 HARMLESS = (

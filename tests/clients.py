@@ -9,7 +9,7 @@ import httpx
 from servers import run_probe
 from websockets.sync.client import connect
 
-# And what every greeting says besides: "max_size" and "crowd".
+# Every greeting has "max_size" and "crowd", too.
 GREETING = {"type": "connection_established", "message": "You are now connected!"}
 
 

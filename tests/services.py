@@ -85,7 +85,7 @@ class Postgres(Service):
         self.process.wait()
 
     def connections(self):
-        """Return how many clients it has, besides the one that asks."""
+        """Return the number of clients, without the one that asks."""
         query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
         psql = [self.bin / "psql", self.url.replace("postgres:", "postgresql:", 1), "-Atc", query]
         return int(subprocess.check_output(psql, text=True))

@@ -45,7 +45,7 @@ async def guess(client, server, name, address):
 
 
 def test_100_guesses_at_a_time_leave_the_pages_alone(project, servers, env):
-    """Each for another account and from another address, so that only the cap of connections and of hashes helps."""
+    """Each is for another account and from another address, so that only the caps on connections and hashes help."""
     cookie = log_in_all(project, ["ada"], env)["ada"]
     guesses, pages = Counter(), Counter()
     times = []
@@ -79,7 +79,7 @@ def test_100_guesses_at_a_time_leave_the_pages_alone(project, servers, env):
 
 
 def test_guesses_are_counted_in_all_processes_together(servers):
-    """Also of those that come at the same moment."""
+    """Also guesses that come at the same moment."""
 
     async def guesses(name):
         async with httpx.AsyncClient(timeout=100) as client:

@@ -119,7 +119,7 @@ def is_slug(slug):
 
 @pytest.fixture
 def output_dir(tmp_path):
-    """The folder to bake in, with things of somebody in and around it."""
+    """The folder to bake in, with files of its owner in and around it."""
     output_dir = tmp_path / "parent" / "out"
     (output_dir / "a").mkdir(parents=True)
     (output_dir / "precious.txt").touch()
@@ -225,7 +225,7 @@ def test_suggested_slug_is_allowed(output_dir, slug):
 
 @pytest.mark.parametrize("slug", ["..", "missing/..", "missing/../precious"])
 def test_paths_that_cookiecutter_would_delete(output_dir, slug):
-    # Their first half is missing, so that it takes them for new, and removes them when a hook fails.
+    # Their first half is missing, so that cookiecutter takes them for new, and removes them when a hook fails.
     (output_dir / "precious").mkdir()
     (output_dir / "precious" / "file.txt").touch()
     before = contents(output_dir)
@@ -323,7 +323,7 @@ def owned(request, bake, output_dir):
     for path in project.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes() + b"# mine\n")
-            # Long ago, so that a file that is written again shows it.
+            # A time long ago shows which files are written again.
             os.utime(path, (1, 1))
     for name in (".github/CODEOWNERS", "deploy/mine.conf", "starters/chat/mine.py", "starters/probe", "chat/mine.py"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def test_server_restart(visit, project, kind):
         send(first, "typed offline")
         expect(waiting(first)).to_have_text(["typed offline not sent yet"])
         expect(notice(first)).to_contain_text("as soon as the connection is back")
-        # What is sent before the second tab is back would not reach it: this starter keeps no history.
+        # A message that is sent before the second tab is back would not reach it: this starter keeps no history.
         first.context.set_offline(True)
 
         server.start()

@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
 MESSAGES_PER_KILL = 120
 CLIENTS = 12
 LOBBY = "ws/socket-server/lobby/"
-# Seconds, for everybody to have everything when the last one that was killed is back.
+# Seconds for all pages to have all messages, from the return of the last server that was killed.
 RECOVERY = 30
 
 
@@ -245,7 +245,7 @@ def alone(bake, request):
 
 @pytest.mark.parametrize(("kind", "env"), SERVERS.items(), ids=[*SERVERS])
 def test_handshake(alone, kind, env):
-    """On each server; whoever is not logged in is told so."""
+    """On each server. A visitor who is not logged in is told so."""
     cookies = log_in_all(alone, [f"{name} on {kind}" for name in ("ann", "ben")], env)
     with Server(alone, kind, env=env) as server:
         with pytest.raises(ConnectionClosed) as closed, open_client(server, path=LOBBY, greeting=False) as client:
@@ -283,7 +283,7 @@ def test_a_channel_layer_that_drops_on_purpose(site):
 
 
 def test_who_is_present_after_a_kill(site):
-    """The one whose process was killed, and who does not come back, is gone within a minute."""
+    """A user whose process was killed, and who does not come back, is gone within a minute."""
     site = site(pages=3)
     killed, staying_server = site.servers
     for page, server in zip(site.pages, (killed, killed, staying_server), strict=True):

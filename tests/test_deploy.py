@@ -103,7 +103,7 @@ def test_services(compose):
     services = compose["services"]
     assert set(services) == {"nginx", "web", "migrate", "postgres", "valkey"}
     assert services["web"]["deploy"]["replicas"] == 2
-    # Only nginx can be reached from outside: the others believe it.
+    # Only nginx can be reached from outside, so that the others may believe its headers.
     assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
     assert services.pop("migrate").get("restart") is None
     for service in services.values():
@@ -322,7 +322,7 @@ def test_page_and_script_through_nginx(site):
         script = browser.get(re.search(r'src="(/static/chat/chat\.\w+\.js)"', page.text)[1])
         assert script.status_code == 200
         assert "max-age=315360000" in script.headers["Cache-Control"]
-        # For those inside only.
+        # For the containers only.
         assert browser.get("/healthz").status_code == 404
 
 
@@ -499,7 +499,7 @@ def test_what_reached_nobody_is_sent_again(bake):
     ],
 )
 def test_passwords_are_limited_per_address(limited, path, address):
-    """What hashes one; pages are not counted, nor what others send."""
+    """Requests that hash a password. Pages are not counted, nor the requests of other addresses."""
     with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as client:
         statuses = Counter(client.post(limited.url + path).status_code for _ in range(40))
         assert client.get(limited.url + path).status_code == 204
@@ -576,7 +576,7 @@ def test_floods_of_handshakes_are_refused(served, site):
 @real
 def test_a_server_stops_under_200_clients(site):
     """
-    Those on it are told with 1012 and are back on the other within 5 s; pages are answered all the time.
+    Its clients get 1012 and are back on the other within 5 s; pages are answered all the time.
 
     A message that came back to its sender has reached the sockets of the other server, too.
     """

@@ -70,7 +70,7 @@ def minimal(start):
 
 
 def answers(site):
-    """Tell whether the site's page can be had now."""
+    """Tell whether the site answers with its page."""
     try:
         return httpx.get(site.url, follow_redirects=True).status_code == 200
     except httpx.HTTPError:

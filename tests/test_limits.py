@@ -45,7 +45,7 @@ def server(collected):
 
 @pytest.mark.parametrize("count", [10, 50, 200])
 def test_nobody_is_cut_off_who_sends_much_at_once(server, count):
-    """Who pastes ten lines, or whose page sends what has waited for the network."""
+    """A person who pastes ten lines, or a page that sends what has waited for the network."""
     with open_client(server) as client:
         for number in range(count):
             client.send({"type": "message", "text": "line", "id": str(number)})
@@ -99,7 +99,7 @@ def test_the_limits_are_settings(with_settings):
                 error = client.receive()
                 assert error["code"] == "rate_limited"
                 assert ("id" in error) == isinstance(frame, str)
-            # To wait as told is enough.
+            # Waiting as long as told is enough.
             time.sleep(error["retry_after"])
             client.ping()
         with open_client(server) as client:
@@ -148,7 +148,7 @@ def floods(server):
 
 
 def test_a_flood_is_cut_off(server):
-    """And what it has sent already, megabytes, holds nobody up while uvicorn throws it away."""
+    """The megabytes that it has sent already block nobody while uvicorn throws them away."""
     for seen in floods(server):
         assert int(seen.pongs) < 300
         assert seen.code == "4429"
@@ -209,7 +209,7 @@ def test_a_line_a_minute_tells_what_sockets_did(probes):
         wait_until(lambda: total(server, "closed_4404") == 1, "an unknown path")
         lines = server.log.count("In 1 s")
         time.sleep(2.5)
-        # Nothing has happened, and nothing is said.
+        # Nothing has happened, and nothing is logged.
         assert server.log.count("In 1 s") == lines
 
 

@@ -164,7 +164,7 @@ def servers(probes, env):
 
 
 def test_redis_is_killed_for_5_seconds(probes, env, redis, servers):
-    """Sockets stay open, those that come wait for it, and a log line tells it, once for each process."""
+    """Sockets stay open, new ones wait for Redis, and each process logs one line."""
     cookies = log_in_all(probes, USERS, env=env)
 
     pages, seconds = asyncio.run(live_through(redis, servers, cookies, ask=False))

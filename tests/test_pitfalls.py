@@ -199,7 +199,7 @@ def test_disconnect_after_a_refused_connect(probes):
         pass
     assert refusal.value.response.status_code == 403
 
-    # What the refused consumer has to complain about stands in the log before the end of a later one.
+    # A complaint of the refused consumer stands in the log before the end of a later socket.
     with open_client(probes):
         pass
     wait_until(lambda: "/ws/socket-server/ of 127.0.0.1 closed" in probes.log, "a log line")
@@ -212,7 +212,7 @@ def test_static_files_under_the_daphne_command(copy):
         script = browser.get("static/chat/chat.js")
         page = browser.get("/").text
 
-        # What a script imports has a hash, too, and may be cached for ever.
+        # The files that a script imports have a hash, too, and may be cached for ever.
         path = page.partition('type="module" src="')[2].partition('"')[0]
         assert re.fullmatch(r"/static/chat/chat\.[0-9a-f]{12}\.js", path)
         imported = re.search(r'from "\.\./(realtime/socket\.[0-9a-f]{12}\.js)"', browser.get(path).text)[1]

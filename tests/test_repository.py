@@ -80,7 +80,7 @@ def test_line_ends(names):
 
 
 def test_no_registry_is_named(names):
-    """Whoever installs chooses the registry."""
+    """The person who installs chooses the registry."""
     texts = {name: (REPOSITORY / name).read_bytes().decode("utf-8", "ignore") for name in names}
     assert [name for name, text in texts.items() if REGISTRY_HOST.search(text)] == []
 

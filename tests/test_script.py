@@ -63,7 +63,7 @@ def test_logic(node):
 
 
 def test_types(node, tmp_path):
-    """The comments of the script are types that TypeScript finds no fault in, and finds faults with."""
+    """TypeScript takes the types in the script's comments, and finds faults in wrong uses of them."""
     tsc = npm.install("typescript@7.0.2") / "node_modules" / "typescript" / "bin" / "tsc"
     shutil.copy(SCRIPT, tmp_path)
     (tmp_path / "app.ts").write_text(TYPED, encoding="utf-8")

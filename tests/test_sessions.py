@@ -51,7 +51,7 @@ for number in range(3):
 """
 
 
-# Seconds, where a test waits for it; elsewhere a minute, so that what happens does not happen by it.
+# Seconds, in the tests of the re-check. Elsewhere it is a minute, so that it is not what closes a socket.
 RECHECK = 2
 
 

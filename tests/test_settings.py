@@ -1,4 +1,4 @@
-"""The variables of the contract: what they do, and what is said of those that are missing or wrong."""
+"""The variables of the contract: what they do, and the line that names a missing or wrong one."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What stands around the consumers: Sockets, the Origin check, unknown paths, /healthz, system checks."""
+"""The middleware around the consumers (Sockets, the Origin check), unknown paths, /healthz, system checks."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""Who opens a socket, and whether that still holds: sessions of each engine, tokens, bad cookies, races."""
+"""The user of a socket, and the end of a login: sessions of each engine, tokens, bad cookies, races."""
 
 import asyncio
 import datetime
@@ -47,7 +47,7 @@ from realtime.users import get_users, session_store
 User = get_user_model()
 
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
-# Those that know of a session what is not in its cookie.
+# Engines that store a session outside of its cookie.
 STORED = ENGINES[:-1]
 
 
@@ -238,7 +238,7 @@ def test_many_in_two_queries(engine, queries, ann):
 
     assert len(captured) == queries
     assert [user and user.username for user in found] == ["ann", "ben", None, "ann", "ann", None, None]
-    # What one socket does to its user and its session, the others do not see.
+    # Changes that one socket makes to its user and session are not seen by the others.
     assert found[0] is not found[4]
     stores[0]._session_cache["basket"] = "apple"
     assert "basket" not in stores[4]
@@ -265,7 +265,7 @@ async def test_a_query_has_an_end(ann, connect, reads, monkeypatch):
 
 
 class OtherBackend(ModelBackend):
-    """It may look elsewhere, so it is asked."""
+    """It may find users elsewhere than in the table, so that it must be asked."""
 
     def get_user(self, user_id):
         return User.objects.get(pk=user_id)
@@ -354,7 +354,7 @@ async def test_bad_cookies_are_their_senders_alone(engine, ann, connect, caplog,
     logins = process()[Logins]
     assert len(logins._logins[digest(ann.pk)]) == 200
     assert len(sockets) == 200 + len(bad)
-    # A number that the database cannot take is the only one that is found by a query.
+    # Only a number that is too large for the database fails in the query itself.
     assert caplog.text.count("cannot be read") <= 1
     assert not any(key in caplog.text for key in [*strange, key_of(client)])
 
@@ -406,7 +406,7 @@ async def test_a_database_that_is_away_at_the_handshake(connect, soon, monkeypat
 
 @pytest.fixture
 def no_cache(monkeypatch):
-    """The cache of the sessions is away. Django's own engine would take its users for nobody."""
+    """The cache of the sessions is away. Django's own engine would log its users out."""
 
     def away(self, *args, **kwargs):
         raise ConnectionError("the cache is away")

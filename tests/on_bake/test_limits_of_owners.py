@@ -204,7 +204,7 @@ async def test_nothing_is_kept_of_those_who_are_gone(until):
     with place_of(ANN), place_of(OFFICE), place_of(BEN):
         take(limit_of(ANN, 1000, 10), 20)
         take(limit_of(OFFICE, 1000, 10), 1)
-    # They have sent nothing, or it is long ago.
+    # They have sent nothing, or long ago.
     assert BEN not in owners
     assert owners[ANN].buckets
 

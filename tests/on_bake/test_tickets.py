@@ -1,4 +1,4 @@
-"""Tickets: who gets one, what is in it, and whom it lets in."""
+"""Tickets: the users who get one, its content, and the sockets that it opens."""
 
 import re
 import time
@@ -126,7 +126,7 @@ def test_nobody_gets_none_and_is_told_so_in_json(browser, settings):
 
     assert response.status_code == 401
     assert response.json() == {"error": "Log in first."}
-    # So that the page may read it.
+    # The page may read the answer.
     assert response["Access-Control-Allow-Origin"] == APP
     assert "no-store" in response["Cache-Control"]
 

@@ -1,4 +1,4 @@
-"""The example of chanx's README, on Django; and a consumer that lets in whom DRF's IsAuthenticated does."""
+"""The example of chanx's README, on Django; and a consumer that lets in the users of DRF's IsAuthenticated."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""A consumer that says who is there, asks the database, and broadcasts."""
+"""A consumer that says whose socket it is, asks the database, and broadcasts."""
 
 from django.contrib.auth import get_user_model
 from django.urls import path

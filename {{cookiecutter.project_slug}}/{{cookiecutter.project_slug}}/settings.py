@@ -203,8 +203,8 @@ LOGOUT_REDIRECT_URL = "login"
 # Requests that a process answers at a time, each with one connection to the database; others wait. PostgreSQL has 100
 # connections for all processes, unless told otherwise, and fails above that.
 ACCOUNTS_REQUESTS_AT_A_TIME = 20
-# Wrong passwords in so many seconds for one account, and from one address; accounts made from one address. Who comes
-# with a browser that has logged in to the account before is counted apart from all others.
+# Wrong passwords in so many seconds for one account, and from one address; accounts made from one address. A browser
+# that has logged in to the account before has a count of its own.
 ACCOUNTS_PERIOD = 15 * 60
 ACCOUNTS_GUESSES_PER_ACCOUNT = 10
 ACCOUNTS_GUESSES_PER_ADDRESS = 100
@@ -283,7 +283,7 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
-# What no page of this site asks for, nobody who breaks into one gets.
+# No page of this site asks for these, so that a script which breaks into one cannot either.
 PERMISSIONS_POLICY = {
     feature: [] for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb")
 }

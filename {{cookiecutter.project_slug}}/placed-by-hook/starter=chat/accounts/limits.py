@@ -24,11 +24,11 @@ from .models import Attempts, User
 
 COOKIE = "known_browser"
 COOKIE_AGE = timedelta(days=365)
-# Accounts that one browser is known to.
+# Accounts that one browser can be known to.
 MAX_ACCOUNTS = 10
-# A hash takes a core for the better part of a second: so many at a time, for strangers and for known browsers each.
+# A hash takes a core for the better part of a second. So many run at a time, for strangers and known browsers each.
 HASHES = 2
-# Seconds that a request waits for its turn, and that it is told to stay away if there was none.
+# Seconds that a request waits for its turn, and the Retry-After of one that waited in vain.
 PATIENCE = 10
 
 _turns = {is_known: BoundedSemaphore(HASHES) for is_known in (False, True)}
@@ -99,8 +99,8 @@ def take(limits):
     """
     Count an attempt for each key. Return the seconds until there may be another, 0 if there may be one now.
 
-    limits: dict of the most attempts in ACCOUNTS_PERIOD by key. It is counted before it is known whether it will fail,
-    since many may come at the same moment.
+    limits: dict of the most attempts in ACCOUNTS_PERIOD by key. The attempt is counted before it is known whether it
+    fails, since many may come at the same moment.
     """
     now = timezone.now()
     Attempts.objects.filter(until__lte=now).delete()
@@ -115,7 +115,7 @@ def take(limits):
 
 
 def give_back(limits):
-    """Forget the last attempt: it was no guess."""
+    """Forget the last attempt, which was no guess."""
     Attempts.objects.filter(key__in=limits, count__gt=0).update(count=F("count") - 1)
 
 
@@ -128,7 +128,7 @@ def refuse(request, what, seconds):
 
 
 def known_browser(request):
-    """Return the name of the visitor's browser, and the digests of the accounts that it has logged in to, a list."""
+    """Return the name of the browser, and a list with the digests of the accounts that it has logged in to."""
     value = request.get_signed_cookie(COOKIE, default="", salt=COOKIE, max_age=COOKIE_AGE)
     browser, *accounts = value.split(".")
     return browser, accounts
@@ -139,7 +139,7 @@ def remember_browser(request, response):
     if response.status_code == 302 and request.user.is_authenticated:
         browser, accounts = known_browser(request)
         browser = browser or get_random_string(22)
-        # Not the name in the form: a view may redirect because somebody else is logged in.
+        # Not the name in the form: a view may redirect because another user is logged in.
         account = digest(browser, request.user.get_username())
         accounts = [account, *(other for other in accounts if other != account)][:MAX_ACCOUNTS]
         response.set_signed_cookie(

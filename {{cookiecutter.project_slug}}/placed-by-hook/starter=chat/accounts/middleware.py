@@ -46,7 +46,7 @@ def private_pages(get_response):
     """
     Keep a page that depends on who asks in no cache, and out of reach of the back button after a logout.
 
-    It belongs right below SessionMiddleware, which knows such pages: they have read the session.
+    It belongs right below SessionMiddleware, since such a page is one that has read the session.
     """
 
     def middleware(request):

@@ -31,7 +31,7 @@ class User(AbstractUser):
 
     class Meta:
         constraints = [
-            # Also where somebody writes into the table without the model.
+            # Also for rows that are written without the model.
             models.UniqueConstraint(
                 Lower("username"),
                 name="accounts_user_username_any_case",

@@ -1,5 +1,5 @@
 """
-What a user may be called, so that nobody can be mistaken for somebody else.
+Rules for the names of users, so that no user can be mistaken for another one.
 
 Names follow PRECIS (RFC 8265, UsernameCaseMapped), which refuses spaces and what cannot be seen, and have one script
 (https://www.unicode.org/reports/tr39/#Restriction_Level_Detection). They are stored in lower case.
@@ -22,7 +22,7 @@ MAX_MARKS = 4
 
 
 def fold(name):
-    """Return `name`, a str, as it is stored and looked up. One that is not allowed is only normalized, as Django does."""
+    """Return `name`, a str, as it is stored and looked up. Names that are not allowed are only normalized."""
     if not isinstance(name, str):
         return name
     try:
@@ -32,7 +32,7 @@ def fold(name):
 
 
 def validate_name(name):
-    """Raise ValidationError, with a sentence for the person who chose it, unless `name` may be a user's."""
+    """Raise ValidationError, with a sentence for the person who chose `name`, unless it is allowed."""
     try:
         name = PROFILE.enforce(name)
     except UnicodeEncodeError:
@@ -59,7 +59,7 @@ def validate_not_reserved(name):
 
 
 def skeleton(name):
-    """Return what is left of `name` to a hasty reader, a str: the same for names that look alike."""
+    """Return a str that is the same for names which look alike."""
     letters = (look_of(c) for c in unicodedata.normalize("NFD", fold(name)) if c.isalnum())
     return "".join(letters).lower().translate(str.maketrans("i10", "llo")).replace("rn", "m").replace("vv", "w")
 

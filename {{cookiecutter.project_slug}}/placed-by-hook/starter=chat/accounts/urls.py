@@ -1,4 +1,4 @@
-"""Named as in django.contrib.auth.urls, so that what refers to its names finds them."""
+"""The URLs have the names of django.contrib.auth.urls, to which Django and other packages refer."""
 
 from django.contrib.auth import views as auth_views
 from django.urls import path
