@@ -37,6 +37,7 @@ class Page:
     A client that does what the page does, by the contract in chat/README.md.
 
     It comes back to one of the servers, asks for what it has missed, and sends a message again until it sees it.
+    It starts anew when it has missed too much.
     """
 
     def __init__(self, servers, name, cookie, room="lobby"):
@@ -46,6 +47,7 @@ class Page:
         self.room = room
         self.present = []
         self.messages = []
+        self.start = 0
         self.outbox = {}
         self.sent_again = set()
         self.counts = Counter()
@@ -53,7 +55,8 @@ class Page:
 
     @property
     def seq(self):
-        return self.messages[-1]["seq"] if self.messages else 0
+        """The number of its last message; 0 before there is one, and None when it starts anew."""
+        return self.messages[-1]["seq"] if self.messages else self.start
 
     async def send(self, text):
         id = str(uuid.uuid4())
@@ -71,7 +74,7 @@ class Page:
         while True:
             server = random.choice(self.servers)
             headers = {"Cookie": self.cookie}
-            url = f"{server.socket_url}{self.room}/?after={self.seq}"
+            url = f"{server.socket_url}{self.room}/" + ("" if self.seq is None else f"?after={self.seq}")
             try:
                 options = {"additional_headers": headers, "origin": server.url.rstrip("/"), "open_timeout": 10}
                 async with connect(url, **options) as socket:
@@ -96,6 +99,10 @@ class Page:
 
     async def receive(self, frame, socket):
         match frame["type"]:
+            case "connection_established" if frame["last_seq"] < (self.seq or 0):
+                self.counts["started anew"] += 1
+                self.messages, self.start = [], None
+                await socket.close()
             case "connection_established":
                 assert frame["user"] == self.name
                 self.socket = socket
@@ -104,18 +111,20 @@ class Page:
                     await self.send_now(waiting)
             case "presence":
                 self.present = frame["users"]
-            case "message" if frame["seq"] == self.seq + 1:
+            case "presence_change":
+                self.present = sorted({*self.present, *frame["came"]} - {*frame["left"]})
+            case "message" if self.seq is None or frame["seq"] == self.seq + 1:
                 self.messages.append(frame)
                 self.outbox.pop(frame["id"], None)
             case "message" if frame["seq"] <= self.seq:
                 # Only the answer to a message that was sent again.
-                assert frame == self.messages[frame["seq"] - 1]
+                assert frame == self.messages[frame["seq"] - self.messages[0]["seq"]]
                 self.counts["repeated"] += frame["id"] not in self.sent_again
                 self.outbox.pop(frame["id"], None)
             case "message":
                 self.counts["gaps"] += 1
                 await self.send_now({"type": "resume", "after": self.seq})
-            case "pong" if frame["last_seq"] > self.seq:
+            case "pong" if frame["last_seq"] > (self.seq or 0):
                 self.counts["behind"] += 1
                 await self.send_now({"type": "resume", "after": self.seq})
             case "error":

@@ -85,6 +85,13 @@ async def receive(socket, type):
     return frame
 
 
+async def receive_until(socket, type):
+    """Return the next frame of this type, whatever comes before it."""
+    while (frame := await socket.receive_json_from())["type"] != type:
+        pass
+    return frame
+
+
 async def receive_seqs(socket, count):
     return [(await receive(socket, "message"))["seq"] for _ in range(count)]
 
@@ -253,6 +260,37 @@ async def test_texts_are_kept_exactly(enter, room, ann, text):
 
     assert (await receive(socket, "message"))["text"] == text
     assert (await Message.objects.aget()).text == text
+
+
+async def test_what_is_no_ascii_is_sent_as_utf_8(enter, room, ann):
+    """As \\u escapes an emoji would be three times as long."""
+    socket = await enter(ann, room)
+    await receive(socket, "connection_established")
+
+    await send(socket, "😀" * 10)
+
+    while "message" not in (text := (await socket.receive_output())["text"])[:20]:
+        pass
+    assert "😀" * 10 in text
+
+
+async def test_the_sockets_of_a_user_share_a_limit(enter, room, ann, ben, settings):
+    settings.REALTIME_FRAME_BURST = 5
+    settings.REALTIME_FRAMES_PER_SECOND = 0.1
+    sockets = [await enter(ann, room) for _ in range(3)]
+    for socket in sockets:
+        await receive(socket, "connection_established")
+
+    for socket in sockets * 2:
+        await send(socket)
+
+    assert await receive_seqs(sockets[0], 5) == [1, 2, 3, 4, 5]
+    assert (await receive_until(sockets[2], "error"))["code"] == "rate_limited"
+    assert await Message.objects.acount() == 5
+    other = await enter(ben, room, "?after=5")
+    await receive(other, "connection_established")
+    await send(other)
+    assert await receive_seqs(other, 1) == [6]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,17 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from chat.frames import StoredMessage
-from chat.models import IdTaken, Message, Room, can_join, get_room, messages_after, messages_before, post_message
+from chat.models import (
+    IdTaken,
+    Message,
+    Room,
+    can_join,
+    get_room,
+    look_up,
+    messages_after,
+    messages_before,
+    post_message,
+)
 
 
 def post(room, user, text="hello", id=None):
@@ -122,6 +132,26 @@ def test_who_may_enter(room, closed_room, ann, ben):
     assert list(Room.objects.joinable(ann)) == [room]
     with pytest.raises(PermissionDenied):
         get_room(ann, "closed")
+
+
+def test_a_name_with_a_newline_makes_no_line_of_its_own_in_a_log(closed_room, ann):
+    closed_room.name = "x\n2026-01-01 INFO forged"
+    closed_room.save()
+
+    with pytest.raises(PermissionDenied, match=r"^You are not a member of x\\n2026-01-01 INFO forged\.$"):
+        get_room(ann, "closed")
+
+
+def test_sockets_may_be_where_pages_may(room, closed_room, ann, ben):
+    closed_room.members.add(ben)
+    pairs = [(place.pk, user.pk) for place in (room, closed_room) for user in (ann, ben)]
+
+    places = look_up([*pairs, (0, ann.pk)])
+
+    assert places.keys() == {*pairs}
+    for (room_id, user_id), place in places.items():
+        user = {ann.pk: ann, ben.pk: ben}[user_id]
+        assert place.may_enter == can_join(user, Room.objects.get(pk=room_id))
 
 
 def test_the_demo_room(capsys, db):
