@@ -94,6 +94,13 @@ def test_handshake(site):
         assert site.run(command.replace("--cookie cookies \\", "\\"), check=False).returncode != 0
 
 
+def test_up_again_changes_nothing(minimal):
+    """One image is built, for one service: a second build of the same name would start both containers anew."""
+    before = minimal.containers()
+    minimal.run("docker compose up --build --detach --wait")
+    assert minimal.containers() == before
+
+
 def test_messages_cross_between_the_containers(minimal):
     with open_client(minimal) as one, open_client(minimal) as other:
         one.send({"type": "message", "text": "there"})
@@ -166,16 +173,6 @@ def test_health_checks_and_a_wrong_host_in_the_log(minimal):
 def test_health_stays_inside(minimal):
     for path in ("healthz", "healthz?x=1", "%68ealthz", "./healthz", "//healthz", "x/../healthz"):
         assert httpx.get(minimal.url + path).status_code == 404, path
-
-
-def test_up_again_changes_nothing(minimal):
-    """One image is built, for one service: a second build of the same name would start both containers anew."""
-    minimal.run("docker compose up --build --detach --wait")
-    before = minimal.containers()
-
-    minimal.run("docker compose up --build --detach --wait")
-
-    assert minimal.containers() == before
 
 
 def test_an_update_whose_migration_fails_leaves_the_site_up(minimal):
