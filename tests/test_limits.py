@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from clients import open_client
 from servers import LOCAL_PRODUCTION, PROBES, Server, append_settings, run, wait_until
@@ -51,6 +52,15 @@ def test_nobody_is_cut_off_who_sends_much_at_once(server, count):
             client.send({"type": "message", "text": "line", "id": str(number)})
 
         assert [client.receive()["id"] for _ in range(count)] == [str(number) for number in range(count)]
+
+
+def test_cookies_that_a_page_takes_open_a_socket_too(server):
+    """Of 20 kB: by default the websockets package takes lines of 8 KiB, and the handshake hangs."""
+    cookie = {"Cookie": "; ".join(f"cookie{number}={'x' * 2000}" for number in range(10))}
+
+    assert httpx.get(server.url, headers=cookie).status_code == 200
+    with open_client(server, additional_headers=cookie):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["production", "daphne"])

@@ -154,6 +154,16 @@ def test_production_does_not_load_twisted(fresh_clone):
     assert run(fresh_clone, "-c", code, env=PRODUCTION).stdout == "False\n"
 
 
+def test_scripts_are_scripts_whatever_the_system_says(project):
+    """Some registries of Windows call them text/plain, and then browsers run no module."""
+    code = (
+        "import mimetypes; mimetypes.add_type('text/plain', '.js');"
+        " import my_realtime_site.settings; print(mimetypes.guess_type('socket.js')[0])"
+    )
+
+    assert run(project, "-c", code).stdout == "text/javascript\n"
+
+
 def test_https(project):
     variables = PRODUCTION | {"DATABASE_URL": "", "REDIS_URL": "", "DJANGO_TRUST_PROXY": "true"}
     run(project, "manage.py", "collectstatic", "--no-input", env=variables)
