@@ -1,0 +1,170 @@
+"""The pages beside the chat in a real browser: errors, letters of all scripts, small screens, and what Back shows."""
+
+import re
+import shutil
+
+import httpx
+import pytest
+from browser import open_browser, visits
+from servers import LOCAL_PRODUCTION, Server, run
+
+PASSWORD = "a horse, a staple"
+FILL = f"""
+import uuid
+from accounts.models import User
+from chat.models import Room, post_message
+ada = User.objects.create_user("ada", password={PASSWORD!r})
+other = User.objects.create_user("محمد")
+Room.objects.create(name="Closed", slug="closed", is_open=False)
+room = Room.objects.create(name="غرفة المحادثة", slug="arabic")
+for user in (other, ada):
+    post_message(room.pk, user, uuid.uuid4(), "مرحبا\\nكيف حالك اليوم يا صديقي؟")
+"""
+# Fonts of other systems have taller letters than their lines, and other browsers align the text of list items.
+OTHERS = """
+@font-face {
+  font-family: Tall;
+  src: local("DejaVu Sans"), local("Liberation Sans"), local("Arial");
+  ascent-override: 120%;
+  descent-override: 45%;
+}
+* { font-family: Tall !important }
+li { text-align: match-parent }
+"""
+NARROW = {"width": 320, "height": 568}
+# 400 % on a screen of 1280 by 1024 (WCAG 1.4.10).
+ZOOMED = {"width": 320, "height": 256}
+
+browser = pytest.fixture(open_browser, scope="module")
+visit = pytest.fixture(visits)
+
+
+@pytest.fixture(scope="module")
+def chat(bake, tmp_path_factory):
+    project = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("pages") / "project")
+    run(project, "manage.py", "migrate")
+    run(project, "manage.py", "shell", "--no-imports", "-c", FILL)
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    with Server(project, "production", env=LOCAL_PRODUCTION) as server:
+        yield server
+
+
+@pytest.fixture
+def enter(visit, chat):
+    """Return a function that logs in as ada and returns the page at `path`."""
+
+    def enter(path="", **options):
+        page = visit(f"{chat.url}accounts/login/?next=/{path}", state=None, **options)
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(chat.url + path)
+        return page
+
+    return enter
+
+
+@pytest.mark.parametrize("path", ["nowhere/", "rooms/nowhere/", "rooms/closed/"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_that_is_missing_is_one_of_the_site(enter, chat, path, scheme):
+    page = enter(color_scheme=scheme, viewport=NARROW)
+    # Chromium writes the status of an error to the console, also of one that is wanted.
+    page.route(chat.url + path, lambda route: route.fulfill(response=route.fetch(), status=200))
+
+    page.goto(chat.url + path)
+
+    text = "There is no such room, or you are not a member of it." if "rooms" in path else "no page at this address"
+    assert text in page.get_by_role("main").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+    background = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 600) is (scheme == "light")
+    page.get_by_role("link", name="To the first page").click()
+    page.wait_for_url(chat.url)
+
+
+def test_the_pages_of_errors(chat):
+    """Those that are seldom seen are rendered without anything that may have failed."""
+    render = """
+from django.template.loader import render_to_string
+print(render_to_string("500.html"))
+print(render_to_string("403.html", {"exception": "You are not a member of <b>."}))
+"""
+    output = run(chat.directory, "manage.py", "shell", "--no-imports", "-c", render, env=LOCAL_PRODUCTION).stdout
+
+    assert output.count("To the first page") == 2
+    assert "Something went wrong" in output
+    assert "You are not a member of &lt;b&gt;." in output
+
+
+@pytest.mark.parametrize("starter", ["minimal", "chat"])
+def test_a_title_in_a_font_of_another_system(enter, visit, bake, tmp_path, starter):
+    """It has no scroll bar, nobody stops at it with the Tab key, and no letter is cut off."""
+    if starter == "chat":
+        check_title(enter("rooms/arabic/", bypass_csp=True))
+        return
+    project = shutil.copytree(bake(), tmp_path / "project")
+    run(project, "manage.py", "migrate")
+    with Server(project) as server:
+        check_title(visit(server.url, bypass_csp=True))
+
+
+def check_title(page):
+    page.add_style_tag(content=OTHERS)
+    title = page.get_by_role("heading", level=1)
+    content, box, overflow = title.evaluate("e => [e.scrollHeight, e.clientHeight, getComputedStyle(e).overflowY]")
+    assert content == box
+    assert overflow == "hidden"
+
+
+def test_names_and_lines_from_right_to_left(enter):
+    """In a page from left to right, what others say is on the left, and their lines begin on the right."""
+    page = enter("rooms/arabic/", bypass_csp=True)
+    page.add_style_tag(content=OTHERS)
+    item = page.get_by_role("log").get_by_role("listitem").first
+    name, line = item.locator("b").bounding_box(), item.locator("p").bounding_box()
+
+    assert name["x"] + name["width"] < line["x"] + line["width"]
+    assert item.locator("p").evaluate("element => getComputedStyle(element).textAlign") == "start"
+    assert item.locator("p").evaluate("element => getComputedStyle(element).direction") == "rtl"
+
+
+def test_a_room_at_400_percent(enter):
+    page = enter("rooms/arabic/", viewport=ZOOMED)
+    page.get_by_text("Who is here").click()
+
+    assert page.evaluate("document.documentElement.scrollWidth") == ZOOMED["width"]
+    for element in (page.get_by_text("Who is here"), page.get_by_label("Message", exact=True)):
+        element.focus()
+        box = element.bounding_box()
+        assert box["height"] >= 40
+        assert 0 <= box["y"] <= ZOOMED["height"] - 40
+
+
+def test_back_shows_nothing_after_a_logout(enter, chat):
+    """Also not from the memory in which the browser keeps pages for the back button."""
+    page = enter()
+    page.get_by_role("link", name="غرفة المحادثة").click()
+    page.wait_for_url(chat.url + "rooms/arabic/")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(chat.url + "accounts/login/")
+
+    for _ in range(2):
+        page.go_back()
+        page.wait_for_load_state()
+        assert "غرفة" not in page.content()
+
+
+def test_no_label_ends_in_a_colon_and_rules_are_below_the_field(visit, chat):
+    page = visit(f"{chat.url}accounts/signup/", state=None)
+
+    assert not [label for label in page.locator("label").all_inner_texts() if label.endswith(":")]
+    password = page.get_by_label("Password", exact=True)
+    rules = page.locator("#" + password.get_attribute("aria-describedby"))
+    assert rules.bounding_box()["y"] > password.bounding_box()["y"]
+
+
+def test_headers(chat):
+    page = httpx.get(chat.url + "accounts/login/")
+
+    assert "camera=()" in page.headers["Permissions-Policy"]
+    assert httpx.get(chat.url + "favicon.ico").status_code == 204
