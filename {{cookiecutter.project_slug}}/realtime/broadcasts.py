@@ -8,6 +8,7 @@ import os
 import threading
 from contextvars import Context
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from channels.consumer import get_handler_name
 from channels.layers import get_channel_layer
@@ -15,9 +16,13 @@ from django.db import transaction
 
 from . import layers
 from .fanout import VERSION, broadcast_of, get_fanout
-from .frames import encode
+from .frames import Sendable, encode
 from .outage import Unavailable
 from .process import process, server_loop
+
+if TYPE_CHECKING:
+    # A model, which cannot be imported before the apps are loaded.
+    from django.contrib.auth.base_user import AbstractBaseUser
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +32,7 @@ ANSWER_TIMEOUT = 1
 EXIT_TIMEOUT = 5
 
 
-def notify(group, frame):
+def notify(group: str, frame: Sendable) -> None:
     """
     Broadcast `frame` to `group`, a str, from a view, a signal, a task or a command. In asynchronous code: `anotify()`.
 
@@ -39,24 +44,24 @@ def notify(group, frame):
     _on_commit(broadcast_of(group, encode(frame)))
 
 
-async def anotify(group, frame):
+async def anotify(group: str, frame: Sendable) -> None:
     """As notify(), in asynchronous code, where there are no transactions. Waits for the channel layer, 1 s at most."""
     message = broadcast_of(group, encode(frame))
     get_channel_layer().require_valid_group_name(group)
     await process()[Notifier].send([message])
 
 
-def notify_user(user, frame):
+def notify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
     """As notify(), to all sockets of `user`: each tab, on each device, whatever consumer it has."""
     notify(user_group(user.pk), frame)
 
 
-async def anotify_user(user, frame):
+async def anotify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
     """As anotify(), to all sockets of `user`."""
     await anotify(user_group(user.pk), frame)
 
 
-def notify_consumers(group, message):
+def notify_consumers(group: str, message: dict[str, Any]) -> None:
     """
     As notify(), to the consumers in `group` rather than to their clients.
 
@@ -66,12 +71,12 @@ def notify_consumers(group, message):
     _on_commit(message | {"group": group, "version": VERSION})
 
 
-def user_group(pk):
+def user_group(pk: object) -> str:
     """Return the name of the group of a user's sockets, a str. Whatever the primary key is, the name is allowed."""
     return f"user.{digest(pk)}"
 
 
-def digest(value):
+def digest(value: object) -> str:
     """Return a name for `value`, such as a session key, that may be sent and logged."""
     return hashlib.sha256(str(value).encode()).hexdigest()[:32]
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from channels.consumer import get_handler_name
@@ -17,10 +19,12 @@ from .broadcasts import user_group
 from .close import Close
 from .database import DatabaseUse
 from .fanout import Broadcast, Fanout, broadcast_of
-from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, decoder_of, encode, find_id
+from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, Sendable, decoder_of, encode, find_id
 from .limits import Limit
 from .outage import Unavailable
 from .socket import Sockets
+
+T = TypeVar("T")
 
 # Frames of one socket after which the others have their turn: thousands may have come at once.
 TURN = 32
@@ -133,31 +137,31 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     # To override
 
-    async def connect(self):
+    async def connect(self) -> None:
         """Accept the socket, or close it. self.scope has the user and the session, as a view's request has."""
         await self.accept()
 
-    async def receive_frame(self, frame):
+    async def receive_frame(self, frame: Any) -> None:
         """
         Handle a frame, an instance of one of `receives`.
 
         Raise FrameError to refuse it: the client gets an `error` frame with its id.
         """
 
-    async def receive_bytes(self, data):
+    async def receive_bytes(self, data: bytes) -> None:
         """Handle a binary frame, bytes. Raise FrameError to refuse it, as this does."""
         raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
 
-    async def pong(self):
+    async def pong(self) -> Pong:
         """Return the answer to a ping, a Pong or a subclass of it that tells the page more."""
         return Pong()
 
-    async def disconnect(self, code):
+    async def disconnect(self, code: int | None) -> None:
         """Give back what `connect()` took. Groups are left already. code: int, or None if the handshake failed."""
 
     # Groups
 
-    async def join(self, group):
+    async def join(self, group: str) -> None:
         """
         Add this socket to `group`: from the return on it receives what is broadcast there.
 
@@ -166,12 +170,12 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._joined.add(group)
         await self._fanout.join(group, self)
 
-    async def leave(self, group):
+    async def leave(self, group: str) -> None:
         """Take this socket out of `group`, a str; nothing happens if it is not in there."""
         self._joined.discard(group)
         await self._fanout.leave(group, self)
 
-    async def broadcast(self, group, frame, *, to_self=True):
+    async def broadcast(self, group: str, frame: Sendable, *, to_self: bool = True) -> None:
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
@@ -182,7 +186,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self._outbox.id = self._outbox.id or uuid4().hex
         await self._fanout.send(group, broadcast_of(group, encode(frame), None if to_self else self._outbox.id))
 
-    def deliver(self, broadcast: Broadcast):
+    def deliver(self, broadcast: Broadcast) -> None:
         """
         Take a broadcast to a group of this socket. Never waits; a socket whose reader is too slow is closed.
 
@@ -203,7 +207,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.deliver(Broadcast.of(event))
 
     @property
-    def channel_name(self):
+    def channel_name(self) -> str:
         """The channel of this socket alone, for Channels' own group_add() and handler methods."""
         if not self._channel_used:
             self._channel_used = True
@@ -214,7 +218,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     # Tasks
 
-    def start_task(self, coroutine):
+    def start_task(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T | None]":
         """
         Run `coroutine` beside the socket, and return its asyncio.Task. It is cancelled when the socket closes.
 
@@ -235,7 +239,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     # The socket
 
-    async def close(self, code=None, reason=None):
+    async def close(self, code: int | None = None, reason: str | None = None) -> None:
         """
         Close the socket, after what was sent. Without `code` before `accept()`: refuse it with HTTP 403.
 
@@ -245,7 +249,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             raise ValueError(f"An application closes with 1000 or 4000 to 4999, not with {code}.")
         await super().close(code, reason)
 
-    async def send(self, text_data=None, bytes_data=None, close=False):
+    async def send(
+        self, text_data: Sendable | None = None, bytes_data: bytes | None = None, close: bool = False
+    ) -> None:
         """Send a Frame, a dict with a "type", a str that is sent as it is, or bytes. After the end it does nothing."""
         if isinstance(text_data, bytes):
             text_data, bytes_data = None, text_data
@@ -255,7 +261,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             text_data = dict(zip(("max_size", "crowd"), self._hints(), strict=True)) | text_data
         await super().send(None if text_data is None else encode(text_data), bytes_data, close)
 
-    async def send_json(self, content, close=False):
+    async def send_json(self, content: Frame | dict[str, Any], close: bool = False) -> None:
         await self.send(content, close=close)
 
     def _hints(self):
@@ -295,7 +301,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         except FrameError as error:
             await self.refuse(error, error.id or getattr(frame, "id", None))
 
-    def charge(self, size):
+    def charge(self, size: int) -> None:
         """Count an answer of `size` characters or bytes as size / CHARGED frames, for which the next frame waits."""
         self._limit.spend(size / CHARGED)
 

@@ -9,7 +9,9 @@ has used the connection for a second, or when one has failed.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
@@ -20,6 +22,8 @@ from .outage import Outage, Unavailable, ask_database
 from .process import process
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 IDLE = 1  # seconds
 # SQLITE_ERROR and SQLITE_MISUSE: a statement that is wrong, such as one with a column that is missing.
@@ -81,7 +85,7 @@ def is_outage(error):
     return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF not in SQLITE_MISTAKES
 
 
-async def query(function, *arguments):
+async def query(function: Callable[..., T], *arguments: Any) -> T:
     """
     Call `function`, which uses the database, in the ORM's thread, and return what it returns.
 

@@ -9,6 +9,7 @@ each process, already encoded; one in memory carries none.
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
 
@@ -79,28 +80,32 @@ class Group:
         self.lock = asyncio.Lock()
 
 
+class Member(Protocol):
+    """Who can be in a group. Neither method waits."""
+
+    def deliver(self, broadcast: Broadcast) -> None: ...
+
+    def handle(self, message: dict[str, Any]) -> None:
+        """Take what realtime.notify_consumers() was given."""
+
+
 class Subscription:
-    """
-    Membership in a group for an object that is no consumer: `await Subscription.join(group, member)`.
+    """Membership in a group for an object that is no consumer: `await Subscription.join(group, member)`."""
 
-    A member has two methods, neither of which waits: `deliver(broadcast)` takes a Broadcast, and `handle(message)`
-    what realtime.notify_consumers() was given, a dict.
-    """
-
-    def __init__(self, group, member):
+    def __init__(self, group: str, member: Member):
         self.group, self.member = group, member
 
     @classmethod
-    async def join(cls, group, member):
+    async def join(cls, group: str, member: Member) -> "Subscription":
         """Return the Subscription once messages to `group`, a str, reach `member`. Raises Unavailable."""
         await get_fanout().join(group, member)
         return cls(group, member)
 
-    async def send(self, message):
+    async def send(self, message: dict[str, Any]) -> None:
         """As realtime.notify_consumers(), to the members in all processes. Raises Unavailable."""
         await get_fanout().send(self.group, message | {"group": self.group, "version": VERSION})
 
-    async def leave(self):
+    async def leave(self) -> None:
         await get_fanout().leave(self.group, self.member)
 
 

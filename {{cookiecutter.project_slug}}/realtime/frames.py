@@ -272,6 +272,9 @@ class _Encoder(DjangoJSONEncoder):
         return super().default(o)
 
 
+# What can be sent: a frame, or what is sent as it is, such as HTML.
+Sendable = Frame | dict[str, Any] | str | bytes
+
 _encoder = _Encoder(ensure_ascii=False, allow_nan=False)
 _encode_plain = msgspec.json.Encoder().encode
 _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
@@ -280,7 +283,7 @@ _STR = frozenset((str,))
 _DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
 
 
-def encode(frame: Frame | dict | str | bytes) -> str | bytes:
+def encode(frame: Sendable) -> str | bytes:
     """
     Return `frame`, a Frame or a dict with a string "type", as JSON, with the values that DjangoJSONEncoder knows.
 

@@ -284,7 +284,7 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # No page of this site asks for these, so that a script which breaks into one cannot either.
-PERMISSIONS_POLICY = {
+PERMISSIONS_POLICY: dict[str, list] = {
     feature: [] for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb")
 }
 

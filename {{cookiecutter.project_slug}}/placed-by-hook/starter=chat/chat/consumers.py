@@ -66,7 +66,7 @@ class ChatConsumer(RealtimeConsumer):
     async def greet(self, slug):
         """Send what every page gets first, and then what it has missed."""
         newest = self.room.feed.newest
-        *_, after = ["", *parse_qs(self.scope["query_string"].decode("latin-1")).get("after", [])]
+        after = parse_qs(self.scope["query_string"].decode("latin-1")).get("after", [""])[-1]
         seq = int(after) if re.fullmatch("[0-9]{1,16}", after) else None
         has_missed_too_many = seq is not None and newest - seq > MAX_MISSED
         name = self.scope["user"].get_username()
