@@ -147,6 +147,43 @@ def test_nobody_hears_is_said_once(transactional_db, caplog, how):
     assert "Set REDIS_URL" in line
 
 
+async def test_a_message_that_cannot_be_sent_holds_up_no_other(connect, monkeypatch, caplog):
+    """Redis takes no models, for instance."""
+    socket = await connect()
+    fanout = broadcasts.get_fanout()
+
+    async def send(name, message, send=fanout.send):
+        if "what" in message:
+            raise TypeError("can not serialize")
+        await send(name, message)
+
+    monkeypatch.setattr(fanout, "send", send)
+    await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "what": object()})
+    await sync_to_async(notify)("group", {"type": "news"})
+
+    await socket.receive_type("news")
+    assert "for the group group cannot be sent" in caplog.text
+
+
+async def test_what_waits_when_the_layer_is_lost_is_counted(connect, monkeypatch, caplog, until):
+    await connect()
+    fanout = broadcasts.get_fanout()
+    monkeypatch.setattr(broadcasts, "ANSWER_TIMEOUT", 0.2)
+
+    async def hang(name, message):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(fanout, "send", hang)
+
+    def notify_often():
+        for number in range(5):
+            notify("group", {"type": "news", "number": number})
+
+    await sync_to_async(notify_often)()
+
+    await until(lambda: "5 messages of notify() are lost" in caplog.text)
+
+
 def test_nothing_is_said_of_what_the_user_has_not_asked_for(transactional_db, caplog):
     broadcasts._warn_that_nobody_hears.cache_clear()
     user = get_user_model().objects.create_user("ann")
@@ -173,7 +210,7 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert [line.partition(":")[0] for line in lines] == [
         "The channel layer is lost, and no broadcast arrives",
-        *["1 messages of notify() are lost"] * 3,
+        *["A message of anotify() is lost"] * 3,
     ]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import threading
+from collections import deque
 from contextvars import Context
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,8 @@ async def anotify(group: str, frame: Sendable) -> None:
     """As notify(), in asynchronous code, where there are no transactions. Waits for the channel layer, 1 s at most."""
     message = broadcast_of(group, encode(frame))
     get_channel_layer().require_valid_group_name(group)
-    await process()[Notifier].send([message])
+    if not await process()[Notifier].send(message):
+        logger.error("A message of anotify() is lost: Redis does not answer")
 
 
 def notify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
@@ -135,10 +137,10 @@ async def _sent():
 
 
 class Notifier:
-    """Sends messages one after the other, so that they keep their order."""
+    """Sends messages, dicts with a "group", one after the other, so that they keep their order."""
 
     def __init__(self):
-        self._waiting = []
+        self._waiting = deque()
         self._task = None
 
     def put(self, message):
@@ -151,26 +153,35 @@ class Notifier:
         """Wait until all is sent or lost, for so many seconds at most."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
-        if self._waiting:
-            logger.error("%d messages of notify() are lost: the process ends", len(self._waiting))
+        self._lose()
 
     async def _send_waiting(self):
         while self._waiting:
-            messages, self._waiting = self._waiting, []
-            await self.send(messages)
+            if await self.send(self._waiting[0]):
+                self._waiting.popleft()
+            else:
+                self._lose()
 
-    async def send(self, messages):
-        """Send `messages`, dicts with a "group". What the channel layer does not take in time is lost, and logged."""
+    def _lose(self):
+        if self._waiting:
+            logger.error("%d messages of notify() are lost: Redis does not answer", len(self._waiting))
+            self._waiting.clear()
+
+    async def send(self, message):
+        """Return whether `message` was sent, or cannot be. A channel layer that is away is not waited for twice."""
         fanout = get_fanout()
         if layers.is_local(fanout.layer) and server_loop() is None:
             _warn_that_nobody_hears()
-        for number, message in enumerate(messages):
-            try:
-                if not fanout.outage.is_over:
-                    raise Unavailable
+        try:
+            if fanout.outage.is_over:
                 async with asyncio.timeout(ANSWER_TIMEOUT):
                     await fanout.send(message["group"], message)
-            except (Unavailable, TimeoutError) as error:
-                if isinstance(error, TimeoutError):
-                    fanout.outage.begin(error)
-                return logger.error("%d messages of notify() are lost: Redis does not answer", len(messages) - number)
+                return True
+        except Unavailable:
+            pass
+        except TimeoutError as error:
+            fanout.outage.begin(error)
+        except Exception:
+            logger.exception("A message of notify() for the group %s cannot be sent", message["group"])
+            return True
+        return False
