@@ -58,6 +58,19 @@ def take(limit, count):
 # Frames
 
 
+async def test_what_is_refused_is_not_overtaken(clock):
+    limit = limit_of(None, 8, 1)
+    assert limit.take() is None
+    assert limit.take() == 0.2
+
+    clock.now += 0.15  # There is a token, but the client has been told to wait longer.
+    assert limit.take() == 0.1
+    clock.now += 0.1
+
+    assert limit.take() is None
+
+
+
 async def test_the_sockets_of_a_user_share_a_bucket(clock):
     one, two, other = limit_of(ANN, 20, 200), limit_of(ANN, 20, 200), limit_of(BEN, 20, 200)
 

@@ -35,6 +35,7 @@ REPLACED = {
     "receive_json": "receive_frame(), and name the frames in `receives`",
     "decode_json": "a Frame in `receives`",
     "encode_json": "a Frame",
+    "clean_up": "disconnect(), which is called however a socket ends",
 }
 
 # Characters or bytes of an answer that cost as much as a frame.

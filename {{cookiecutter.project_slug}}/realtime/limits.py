@@ -102,7 +102,7 @@ class Limit:
     def __init__(self, socket, rate, burst):
         owner = socket.owner
         rate, burst = (getattr(settings, value) if isinstance(value, str) else value for value in (rate, burst))
-        self.rate, self._buckets = rate, []
+        self.rate, self._buckets, self._closed_until = rate, [], 0
         if rate and (owner is None or owner.kind == "address"):
             self._buckets.append(Bucket(rate, burst))
         if rate and owner is not None:
@@ -111,13 +111,22 @@ class Limit:
             self._buckets.append(shared.setdefault((rate, burst), Bucket(rate * people, burst * people)))
 
     def take(self, cost=1):
-        """Take `cost` tokens. Returns None, or without them the seconds until there will be, in tenths, above 0."""
-        seconds = max((bucket.wait(cost) for bucket in self._buckets), default=0)
-        if not seconds:
+        """
+        Take `cost` tokens. Returns None, or without them the seconds until there will be, in tenths, above 0.
+
+        Until then all is refused: the frame that was refused first must not be overtaken by the next.
+        """
+        if not self._buckets:
+            return None
+        now = time.monotonic()
+        seconds = max(self._closed_until - now, *(bucket.wait(cost) for bucket in self._buckets))
+        if seconds <= 0:
             return self.spend(cost)
         for bucket in self._buckets:
             bucket.refused += 1
-        return math.ceil(seconds * 10) / 10
+        seconds = math.ceil(round(seconds * 10, 6)) / 10
+        self._closed_until = max(self._closed_until, now + seconds)
+        return seconds
 
     def spend(self, cost):
         """Take `cost` tokens, also more than there are: the next take() waits the longer."""
