@@ -45,7 +45,7 @@ lint: $(READY)
 	$(BIN)/zizmor --offline --quiet .
 
 clean:
-	rm -rf build .venv .pytest_cache .ruff_cache
+	rm -rf build .venv .hypothesis .pytest_cache .ruff_cache
 
 # Made again when pyproject.toml, PYTHON= or the Python behind it changes.
 $(BIN)/python:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 REFUSED = "refused-answer"
 MAX_NAME = 300
+# In two halves, since cookiecutter renders this file, too.
+TEMPLATE_SIGNS = ("{" + "{", "{" + "%", "{" + "#")
 STAGING = Path("placed-by-hook")
 
 # As data, so that no answer can become code.
@@ -40,9 +42,11 @@ def similar_slug(answer):
 def check_name(name):
     # Controls, lone surrogates, line and paragraph separators.
     unprintable = any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name)
-    if unprintable or not name.strip() or len(name) > MAX_NAME:
+    # cookiecutter takes them for a template when it bakes without asking, as cruft does for each update.
+    is_template = any(sign in name for sign in TEMPLATE_SIGNS)
+    if unprintable or is_template or not name.strip() or len(name) > MAX_NAME:
         allowed = f"any text of 1 to {MAX_NAME} characters on one line, without control characters"
-        refuse("project_name", name, f"{allowed}, for example My Realtime Site")
+        refuse("project_name", name, f"{allowed} and {' '.join(TEMPLATE_SIGNS)}, for example My Realtime Site")
 
 
 def check_slug(slug):
