@@ -17,7 +17,7 @@ import time
 import pytest
 from combinations import ALL, OPTIONS
 from cookiecutter.environment import StrictEnvironment
-from servers import REPOSITORY, WINDOWS, clean_environ, require, run
+from servers import REPOSITORY, WINDOWS, clean_environ, run
 
 QUESTIONS = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
 RESERVED = {name for lines in QUESTIONS["_reserved_names"].values() for line in lines for name in line.split()}
@@ -532,35 +532,3 @@ def test_steps_begin_with_a_path_to_type(tmp_path, shell):
     project = output_dir / "my_realtime_site"
     step = commands_of(cookiecutter(output_dir, env={"PWD": shell or ""}))[0]
     assert step == (f'cd "{project}"' if WINDOWS else f"cd {shlex.quote(str(project))}")
-
-
-def test_cruft_update_leaves_env_alone(tmp_path):
-    require(shutil.which("git"), "git is not installed")
-    source = tmp_path / "template"
-    for name in ("hooks", "{{cookiecutter.project_slug}}"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "cookiecutter.json", source)
-    who = {f"GIT_{role}_{key}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-
-    def shell(folder, *command):
-        env = clean_environ(HOME=str(tmp_path), USERPROFILE=str(tmp_path), **who)
-        subprocess.run(command, cwd=folder, env=env, check=True)
-
-    def commit(folder):
-        shell(folder, "git", "init", "--quiet")
-        shell(folder, "git", "add", "--all")
-        shell(folder, "git", "commit", "--quiet", "--message", "Change")
-
-    commit(source)
-    shell(tmp_path, sys.executable, "-m", "cruft", "create", source, "--no-input")
-    project = tmp_path / "my_realtime_site"
-    commit(project)
-    (project / ".env").write_text("DJANGO_SECRET_KEY=mine\n")
-
-    example = source / "{{cookiecutter.project_slug}}" / ".env.example"
-    example.write_text("DJANGO_NEW=true\n" + example.read_text(encoding="utf-8"), encoding="utf-8")
-    commit(source)
-    shell(project, sys.executable, "-m", "cruft", "update", "--skip-apply-ask")
-    assert (project / ".env").read_text() == "DJANGO_SECRET_KEY=mine\n"
-    assert (project / ".env.example").read_text(encoding="utf-8").startswith("DJANGO_NEW=true\n")
-    assert not list(project.rglob("*.rej"))

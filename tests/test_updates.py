@@ -1,4 +1,4 @@
-"""Updates: the README's commands in a terminal, a bake's version, and a project that follows the template's history."""
+"""Updates: a bake's version, the README's commands in a terminal, and a project that follows the history."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from combinations import OPTIONS
 from servers import REPOSITORY, WINDOWS, clean_environ, python_of, require
 
 TEMPLATE_PARTS = ("cookiecutter.json", "hooks", "{{cookiecutter.project_slug}}")
@@ -25,7 +26,7 @@ EDITS = {
     "pyproject.toml": ("dependencies = [", '  "ours>=1",'),
     "compose.yaml": ("services:", "  ours:\n    image: ours:1"),
     "Dockerfile": ("USER 10001", "LABEL ours=1"),
-    "deploy/nginx.conf": ("http {", "    # ours"),
+    "deploy/nginx.conf": ("    server_tokens off;", "    # ours"),
     ".github/workflows/ci.yml": ("jobs:", "  ours:\n    runs-on: ubuntu-latest"),
     "my_realtime_site/settings.py": ('SITE_NAME = "My Realtime Site"', "OURS = True"),
     "my_realtime_site/urls.py": ("urlpatterns = [", "    # ours"),
@@ -40,10 +41,12 @@ EDITS = {
 }
 
 
+IDENTITY = {f"GIT_{role}_{key}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+
+
 def git(folder, *arguments):
-    who = {f"GIT_{role}_{key}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     command = ["git", "-c", "init.defaultBranch=main", *arguments]
-    result = subprocess.run(command, cwd=folder, env=clean_environ(**who), capture_output=True, encoding="utf-8")
+    result = subprocess.run(command, cwd=folder, env=clean_environ(**IDENTITY), capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -127,6 +130,159 @@ def history(tmp_path_factory):
     return clone, [*(commits[len(commits) * step // 4 - 1] for step in (4, 3, 2, 1)), newest]
 
 
+# What a version is
+
+
+def is_version_right(version, tags, tags_here):
+    """Return whether `version`, a str, fits a commit with the tags `tags_here`, in a repository with `tags`."""
+    release = version.removesuffix(".dev")
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", release):
+        return False
+    # The tag comes after the commit that names it, and ".dev" of the next version with the commit after that.
+    return release not in tags if version != release else release in tags_here or release not in tags
+
+
+@pytest.mark.parametrize(
+    ("version", "tags_here", "right"),
+    [
+        ("0.2.dev", [], True),
+        ("0.1.dev", [], False),
+        ("0.1.0", ["0.1.0"], True),
+        ("0.1.0", [], False),
+        ("0.2.0", [], True),
+        ("latest", [], False),
+    ],
+)
+def test_a_version_is_a_tag_or_dev(version, tags_here, right):
+    assert is_version_right(version, ["0.1", "0.1.0"], tags_here) == right
+
+
+def test_the_version_of_this_commit():
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^## (.*)$", changelog)[0] == VERSION
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pyproject["project"]["version"] == VERSION
+    require(shutil.which("git") and (REPOSITORY / ".git").exists(), "not a git checkout")
+    tags, tags_here = git(REPOSITORY, "tag").split(), git(REPOSITORY, "tag", "--points-at", "HEAD").split()
+    assert is_version_right(VERSION, tags, tags_here)
+
+
+def test_a_bake_knows_its_version(bake):
+    for starter in OPTIONS["starter"]:
+        pyproject = tomllib.loads((bake(starter=starter) / "pyproject.toml").read_text(encoding="utf-8"))
+        assert pyproject["tool"]["template"] == {"version": VERSION}
+
+
+# The commands of the README, in a terminal
+
+
+def documented_commands():
+    """Return the commands with cruft that README.md shows: those that create, link and update."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## Update a project") : readme.index("## License")]
+    return re.findall(r"(?m)^    (uvx .*)$", section)
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """
+    Return a function that types a command into a shell in a terminal: `terminal(command, cwd, answers) -> str`.
+
+    It types the answer of `answers` whose key is in the question, or only return, and returns what was on the screen.
+    """
+    require(not WINDOWS, "no pseudo-terminals")
+    require(shutil.which("git"), "git is not installed")
+    import pty
+
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name in ("uv", "uvx"):
+        (bin / name).symlink_to(Path(sys.executable).parent / name)
+    cache = subprocess.run([bin / "uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    path = f"{bin}{os.pathsep}{os.environ['PATH']}"
+    env = clean_environ(PATH=path, HOME=str(tmp_path), UV_CACHE_DIR=cache, TERM="xterm", COLUMNS="200", **IDENTITY)
+
+    def terminal(command, cwd, answers=(), timeout=240):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            ["sh", "-c", command], cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            screen, answered, deadline = "", 0, time.monotonic() + timeout
+            try:
+                while time.monotonic() < deadline:
+                    readable, _, _ = select.select([ours], [], [], 1)
+                    try:
+                        part = os.read(ours, 65536).decode(errors="replace") if readable else ""
+                    except OSError:
+                        # Linux's word for the end of the other side.
+                        break
+                    if readable and not part:
+                        break
+                    screen += part
+                    # A question leaves the cursor behind a colon.
+                    if screen.endswith(": ") and len(screen) > answered:
+                        question = screen.splitlines()[-1]
+                        answer = next((text for key, text in dict(answers).items() if key in question), "")
+                        os.write(ours, f"{answer}\n".encode())
+                        answered = len(screen)
+                assert process.wait(10) == 0, screen
+            finally:
+                process.kill()
+                os.close(ours)
+        return screen
+
+    return terminal
+
+
+def change_template(source):
+    example = source / "{{cookiecutter.project_slug}}" / ".env.example"
+    example.write_text("DJANGO_NEW=true\n" + example.read_text(encoding="utf-8"), encoding="utf-8")
+    commit(source)
+
+
+def test_the_documented_commands_create_and_update(terminal, source, tmp_path):
+    create, _, update = documented_commands()
+    assert update in (REPOSITORY / "{{cookiecutter.project_slug}}" / "README.md").read_text(encoding="utf-8")
+    terminal(create.replace("gh:org/template", str(source)), tmp_path)
+    project = tmp_path / "my_realtime_site"
+    commit(project)
+    (project / ".env").write_text("DJANGO_SECRET_KEY=mine\n")
+    change_template(source)
+
+    screen = terminal(update, project, {"Apply diff and update?": "y"})
+
+    assert "Apply diff and update?" in screen
+    assert (project / ".env.example").read_text(encoding="utf-8").startswith("DJANGO_NEW=true\n")
+    assert (project / ".env").read_text() == "DJANGO_SECRET_KEY=mine\n"
+    assert not list(project.rglob("*.rej"))
+
+
+def test_the_documented_commands_link_and_update(terminal, source, tmp_path):
+    """A project that cookiecutter baked, linked to the commit of its version."""
+    _, link, update = documented_commands()
+    baked_from = git(source, "rev-parse", "HEAD").strip()
+    subprocess.run(
+        [sys.executable, "-m", "cookiecutter", source, "--no-input", "--default-config"],
+        cwd=tmp_path,
+        env=clean_environ(HOME=str(tmp_path), USERPROFILE=str(tmp_path)),
+        check=True,
+    )
+    project = tmp_path / "my_realtime_site"
+    commit(project)
+    change_template(source)
+
+    terminal(link.replace("gh:org/template", str(source)), project, {"Link to template at commit": baked_from})
+    assert json.loads((project / ".cruft.json").read_text())["commit"] == baked_from
+    commit(project)
+    terminal(update, project, {"Apply diff and update?": "y"})
+
+    assert (project / ".env.example").read_text(encoding="utf-8").startswith("DJANGO_NEW=true\n")
+
+
+# Years of updates
+
+
 def test_an_edited_project_follows_the_history(bake, history, tmp_path):
     """
     Nothing that an owner has added is lost, and nothing is left as *.rej.
@@ -154,3 +310,29 @@ def test_an_edited_project_follows_the_history(bake, history, tmp_path):
         assert set(missing_edits(project)) <= given_up, said
         check(project, python)
         commit(project)
+
+
+def test_an_edited_file_that_is_renamed_keeps_its_edit(source, tmp_path):
+    cruft(tmp_path, "create", source, "--no-input")
+    project = tmp_path / "my_realtime_site"
+    commit(project)
+    edit(project)
+    commit(project)
+    chat = source / "{{cookiecutter.project_slug}}" / "placed-by-hook" / "starter=minimal" / "chat"
+    views = chat / "views.py"
+    views.write_text(views.read_text(encoding="utf-8") + "\n\nNEW = True\n", encoding="utf-8")
+    views.rename(chat / "pages.py")
+    urls = (chat / "urls.py").read_text(encoding="utf-8")
+    assert "from . import views\n" in urls
+    urls = urls.replace("from . import views\n", "from . import pages as views\n")
+    (chat / "urls.py").write_text(urls, encoding="utf-8")
+    commit(source)
+
+    said = cruft(project, "update", "--skip-apply-ask")
+
+    assert not list(project.rglob("*.rej")), said
+    assert git(project, "diff", "--name-only", "--diff-filter=U") == "", said
+    assert missing_edits(project) == ["chat/views.py"]
+    pages = (project / "chat" / "pages.py").read_text(encoding="utf-8")
+    assert EDITS["chat/views.py"][1] in pages
+    assert pages.endswith("NEW = True\n")
