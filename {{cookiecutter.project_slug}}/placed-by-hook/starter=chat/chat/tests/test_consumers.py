@@ -219,6 +219,7 @@ async def test_how_many_queries_a_page_makes(enter, room, ann, seldom, queries):
         await socket.send_json_to({"type": "ping"})
         await receive(socket, "pong")
         assert counts["chat_room"] == 2
+        assert counts["chat_message"] == 0
 
 
 async def test_those_who_have_missed_the_same_share_a_query(enter, room, ann, queries):
