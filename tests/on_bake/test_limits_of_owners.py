@@ -70,7 +70,6 @@ async def test_what_is_refused_is_not_overtaken(clock):
     assert limit.take() is None
 
 
-
 async def test_the_sockets_of_a_user_share_a_bucket(clock):
     one, two, other = limit_of(ANN, 20, 200), limit_of(ANN, 20, 200), limit_of(BEN, 20, 200)
 
