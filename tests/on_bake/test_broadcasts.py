@@ -13,7 +13,9 @@ from django.urls import path
 from realtime import anotify, anotify_user, broadcasts, notify, notify_consumers, notify_user
 from realtime.asgi import AllowedOrigins, Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
+from realtime.fanout import Fanout
 from realtime.frames import Frame
+from realtime.process import process
 from realtime.testing import assert_broadcast
 
 PATH = "/ws/test/"
@@ -212,6 +214,24 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
         "The channel layer is lost, and no broadcast arrives",
         *["A message of anotify() is lost"] * 3,
     ]
+
+
+async def test_the_end_of_a_command_waits_for_all_messages(monkeypatch):
+    """However many they are: each has a second of its own."""
+    sent = []
+
+    async def send(self, name, message):
+        await asyncio.sleep(0.6)
+        sent.append(message["number"])
+
+    monkeypatch.setattr(Fanout, "send", send)
+    notifier = process()[broadcasts.Notifier]
+    for number in range(10):
+        notifier.put({"type": "test", "group": "group", "number": number})
+
+    await notifier.sent()
+
+    assert sent == list(range(10))
 
 
 def test_assert_broadcast_sees_what_a_commit_sends(db, django_capture_on_commit_callbacks):

@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds
 ANSWER_TIMEOUT = 1
-# How long a command waits at its end for what is not sent yet.
-EXIT_TIMEOUT = 5
 
 
 def notify(group: str, frame: Sendable) -> None:
@@ -133,7 +131,7 @@ def _wait_at_exit(loop, pid):
 
 
 async def _sent():
-    await process()[Notifier].sent(EXIT_TIMEOUT)
+    await process()[Notifier].sent()
 
 
 class Notifier:
@@ -149,11 +147,10 @@ class Notifier:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_waiting())
 
-    async def sent(self, seconds):
-        """Wait until all is sent or lost, for so many seconds at most."""
+    async def sent(self):
+        """Wait until all is sent or lost: no message waits longer than ANSWER_TIMEOUT, and with one all are lost."""
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=seconds)
-        self._lose()
+            await asyncio.wait([self._task])
 
     async def _send_waiting(self):
         while self._waiting:
