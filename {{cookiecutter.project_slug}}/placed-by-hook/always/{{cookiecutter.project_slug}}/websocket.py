@@ -22,8 +22,10 @@ logger.addFilter(without_traceback)
 
 # Pings and pongs of a client between two keepalive pings of ours (20 s). Each of its pings is answered, read or not.
 MAX_CONTROL_FRAMES = 1000
-# Parts of one message; each costs more memory than its bytes.
-MAX_FRAGMENTS = 4096
+# Parts of one message; each costs more memory and time than its bytes.
+MAX_FRAGMENTS = 1024
+# Bytes of one socket that are taken before the others have their turn: hundreds of frames, if they are small.
+TURN = 2**12
 # Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
 LINGER = 5
 
@@ -32,7 +34,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport):
         self.logger = self.conn.logger = logger
         self.control_frames = 0
-        self.abort_timer = None
+        self.abort_timer = self.turn = None
+        self.unread = b""
         # uvicorn reads all that the kernel holds in one go: from a client that floods, megabytes, which block the
         # others.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
@@ -40,8 +43,38 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
-        if self.abort_timer is not None:
-            self.abort_timer.cancel()
+        for timer in (self.abort_timer, self.turn):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data):
+        if self.turn is None and len(data) <= TURN:
+            return super().data_received(data)
+        self.unread += data
+        if self.turn is None:
+            self.take_turn()
+
+    def take_turn(self):
+        """Take a part of what has been read. Nothing more is read before all of it is taken."""
+        part, self.unread = self.unread[:TURN], self.unread[TURN:]
+        self.turn = self.loop.call_soon(self.take_turn) if self.unread else None
+        super().data_received(part)
+        if self.unread:
+            self.transport.pause_reading()
+        elif not self.read_paused:
+            self.resume_reading()
+
+    async def receive(self):
+        # As uvicorn's, which would read more although there is something left.
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self.resume_reading()
+        return message
+
+    def resume_reading(self):
+        if not self.unread and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def on_task_complete(self, task):
         super().on_task_complete(task)

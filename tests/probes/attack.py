@@ -1,0 +1,151 @@
+"""
+A hostile client: `attack.py kind port seconds [cookie]`. Prints what became of it, as JSON.
+
+It speaks WebSocket by hand, since a library would not send what is sent here.
+"""
+
+import json
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+
+TEXT, BINARY, PING, PONG, CONTINUATION, FINAL = 0x1, 0x2, 0x9, 0xA, 0x0, 0x80
+
+
+def frame(payload, opcode=TEXT | FINAL):
+    """Return a frame (RFC 6455, section 5.2) whose mask is zero, which leaves the payload as it is."""
+    length = len(payload)
+    if length < 126:
+        size = bytes([0x80 | length])
+    elif length < 2**16:
+        size = bytes([0x80 | 126]) + length.to_bytes(2, "big")
+    else:
+        size = bytes([0x80 | 127]) + length.to_bytes(8, "big")
+    return bytes([opcode]) + size + bytes(4) + payload
+
+
+def connect(port, cookie="", receive_buffer=None):
+    client = socket.socket()
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect(("127.0.0.1", port))
+    client.sendall(
+        f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+        f"Cookie: {cookie}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    # Nothing may be sent before the answer is here. What follows it is left in the socket.
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += client.recv(1)
+    return client
+
+
+class Reader(threading.Thread):
+    """Reads all that comes, and finds the code with which the socket is closed."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self.client, self.code, self.size = client, None, 0
+        self.start()
+
+    def run(self):
+        tail = b""
+        try:
+            while data := self.client.recv(2**18):
+                self.size += len(data)
+                tail = tail[-300:] + data
+                # A close frame of the server is the last: 0x88, its length, and the code.
+                at = tail.rfind(b"\x88")
+                if at >= 0 and at + 4 <= len(tail) and tail[at + 1] < 126:
+                    self.code = int.from_bytes(tail[at + 2 : at + 4], "big")
+        except OSError:
+            self.code = self.code or "reset"
+
+
+def flood(data, port, seconds, cookie, reads=True, opening=b""):
+    """Send `data` again and again until the socket is closed, then come back; return how often, and the codes."""
+    ends, sent, deadline = Counter(), 0, time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            client = connect(port, cookie, None if reads else 4096)
+        except OSError:
+            continue
+        client.settimeout(seconds)
+        reader = Reader(client) if reads else None
+        end = "open"
+        try:
+            client.sendall(opening)
+            while time.monotonic() < deadline:
+                client.sendall(data)
+                sent += len(data)
+        except TimeoutError:
+            end = "stuck"
+        except OSError:
+            end = "reset"
+        if reader is not None:
+            reader.join(1)
+            end = reader.code or end
+        ends[str(end)] += 1
+        client.close()
+    return {"ends": ends, "megabytes": round(sent / 2**20, 1)}
+
+
+def many_sockets(count, port, seconds, cookie):
+    """Send 20 messages a second on each of so many sockets; those that are closed come back at once."""
+    data = frame(b'{"type":"message","text":"' + b"x" * 100 + b'"}')
+    selector = selectors.DefaultSelector()
+    closed, received, sent = Counter(), 0, 0
+
+    def open_one():
+        client = connect(port, cookie)
+        client.setblocking(False)
+        selector.register(client, selectors.EVENT_READ)
+
+    for _ in range(count):
+        open_one()
+    deadline, turn = time.monotonic() + seconds, time.monotonic()
+    while time.monotonic() < deadline:
+        for key, _ in selector.select(max(0, turn - time.monotonic())):
+            try:
+                data_in = key.fileobj.recv(2**18)
+            except OSError:
+                data_in = b""
+            received += len(data_in)
+            at = data_in.rfind(b"\x88\x02")
+            if at >= 0 or not data_in:
+                closed[int.from_bytes(data_in[at + 2 : at + 4], "big") if data_in else "end"] += 1
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+                open_one()
+        if time.monotonic() >= turn:
+            turn += 1 / 20
+            for key in list(selector.get_map().values()):
+                try:
+                    key.fileobj.send(data)
+                    sent += 1
+                except OSError:
+                    pass
+    return {"sent": sent, "closed": {str(code): number for code, number in closed.items()}, "received": received}
+
+
+NESTED = {size: frame(b"[" * (size // 2) + b"]" * (size // 2)) for size in (2**16, 2**20)}
+KINDS = {
+    "nested-64": lambda *options: flood(NESTED[2**16], *options),
+    "nested-1024": lambda *options: flood(NESTED[2**20], *options),
+    "objects-64": lambda *options: flood(frame(b'{"type":' * (2**13)), *options),
+    "pings-unread": lambda *options: flood(frame(b"x" * 125, PING | FINAL) * 100, *options, reads=False),
+    "pings": lambda *options: flood(frame(b"x" * 125, PING | FINAL) * 100, *options),
+    "pongs": lambda *options: flood(frame(b"x" * 125, PONG | FINAL) * 100, *options),
+    "fragments": lambda *options: flood(frame(b"x", CONTINUATION) * 1000, *options, opening=frame(b'"', TEXT)),
+    "empty-fragments": lambda *options: flood(frame(b"", CONTINUATION) * 1000, *options, opening=frame(b"", TEXT)),
+    "binary-fragments": lambda *options: flood(frame(b"", CONTINUATION) * 1000, *options, opening=frame(b"", BINARY)),
+    "sockets-200": lambda *options: many_sockets(200, *options),
+}
+
+if __name__ == "__main__":
+    kind, port, seconds, cookie = (*sys.argv[1:], "")[:4]
+    print(json.dumps(KINDS[kind](int(port), float(seconds), cookie)))

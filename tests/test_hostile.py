@@ -1,0 +1,250 @@
+"""
+Hostile clients against a production server, one attack each, and beside it an honest client whose pings are measured.
+
+The figures are printed. A machine that is busy with something else gets three attempts, and is compared with itself.
+"""
+
+import asyncio
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from clients import log_in_all, open_client, open_stuck_reader
+from servers import LOCAL_PRODUCTION, PROBES, WINDOWS, Server, append_settings, run, wait_until
+from websockets.exceptions import ConnectionClosed
+
+if WINDOWS:
+    pytest.skip("the memory of a process and its files are read from /proc", allow_module_level=True)
+
+SECONDS = 6
+MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def site(bake, tmp_path_factory):
+    """A minimal project with static files, and the Cookie headers of three users."""
+    project = shutil.copytree(bake(), tmp_path_factory.mktemp("hostile") / "project")
+    run(project, "manage.py", "migrate")
+    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    return SimpleNamespace(
+        project=project, cookies=log_in_all(project, ["honest", "mallory", "eve"], LOCAL_PRODUCTION)
+    )
+
+
+@pytest.fixture
+def server(site):
+    with Server(site.project, "production", env=LOCAL_PRODUCTION) as server:
+        yield server
+        # Whatever a client does is worth a line at most.
+        assert "Traceback" not in server.log
+
+
+def cookie(site, name):
+    return {"additional_headers": {"Cookie": site.cookies[name]}}
+
+
+class Honest:
+    """A client that pings within the limit, as a context manager. Its pings are in seconds, `grown` is in bytes."""
+
+    def __init__(self, server, site):
+        self.server, self.cookie = server, cookie(site, "honest")
+        self.pings, self.grown = [], 0
+
+    def __enter__(self):
+        self.stack = ExitStack()
+        self.client = self.stack.enter_context(open_client(self.server, ping_timeout=60, **self.cookie))
+        self.client.ping()
+        self.before = self.server.memory
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self
+
+    def run(self):
+        # 16 a second.
+        while not self.stopped.wait(0.06):
+            started = time.perf_counter()
+            self.client.send({"type": "ping"})
+            while self.client.receive(timeout=30)["type"] != "pong":
+                pass
+            self.pings.append(time.perf_counter() - started)
+            self.grown = max(self.grown, self.server.memory - self.before)
+
+    def __exit__(self, *error):
+        self.stopped.set()
+        self.thread.join()
+        self.stack.close()
+
+    @property
+    def p95(self):
+        return statistics.quantiles(self.pings, n=20)[-1]
+
+    def __str__(self):
+        return (
+            f"honest pings: {len(self.pings)}, p50 {statistics.median(self.pings) * 1000:.0f} ms,"
+            f" p95 {self.p95 * 1000:.0f} ms; memory {self.grown / MEGABYTE:+.1f} MB"
+        )
+
+
+def attack(server, kind, cookie=""):
+    """Run an attack of attack.py, and return what became of it."""
+    command = [sys.executable, PROBES / "attack.py", kind, str(server.port), str(SECONDS), cookie]
+    return json.loads(subprocess.check_output(command, timeout=SECONDS * 10))
+
+
+def is_unharmed(server, site, honest):
+    """Tell whether 95 of 100 of the pings took less than 100 ms, or than 100 ms more than those without an attack."""
+    if honest.p95 < 0.1:
+        return True
+    with Honest(server, site) as calm:
+        time.sleep(SECONDS)
+    print(f"without an attack: {calm}")
+    return honest.p95 - calm.p95 < 0.1
+
+
+def withstand(server, site, kind, cookie=""):
+    """Yield what became of an attack and the honest client, until that is unharmed, three times at most."""
+    slow = []
+    for _ in range(3):
+        with Honest(server, site) as honest:
+            result = attack(server, kind, cookie)
+            # Those that wait for their turn now count, too.
+            time.sleep(0.5)
+        print(f"{kind}: {result}; {honest}")
+        yield result, honest
+        if is_unharmed(server, site, honest):
+            return
+        slow.append(honest.p95)
+    pytest.fail(f"95 of 100 pings of an honest client took up to {slow} seconds")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("nested-64", "4429"), ("objects-64", "4429"), ("nested-1024", "1009")],
+)
+def test_nested_brackets(server, site, kind, code):
+    """64 KiB are taken until there are too many; 1 MiB are not even read."""
+    for result, honest in withstand(server, site, kind):
+        assert code in result["ends"], result
+        assert honest.grown < 20 * MEGABYTE
+
+
+def test_protocol_pings_of_a_client_that_reads_nothing(server, site):
+    """Each is answered: without a bound the answers fill the memory."""
+    for result, honest in withstand(server, site, "pings-unread"):
+        assert "reset" in result["ends"], result
+        assert honest.grown < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["pings", "pongs"])
+def test_control_frames_of_a_client_that_reads(server, site, kind):
+    for result, honest in withstand(server, site, kind):
+        assert "reset" in result["ends"], result
+        assert honest.grown < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["fragments", "empty-fragments", "binary-fragments"])
+def test_fragments(server, site, kind):
+    """One byte or none in each: 7 MB on the wire would be 36 MB in memory, and empty ones have no bound of bytes."""
+    for result, honest in withstand(server, site, kind):
+        assert "1009" in result["ends"], result
+        assert honest.grown < 20 * MEGABYTE
+
+
+def test_200_sockets_of_a_user_at_full_rate(server, site):
+    """50 stay, which share what one socket may send; the others are closed, however often they come back."""
+    for result, honest in withstand(server, site, "sockets-200", site.cookies["mallory"]):
+        assert set(result["closed"]) == {"4429"}, result
+        assert honest.grown < 60 * MEGABYTE
+
+
+def test_the_51st_socket_of_a_user_is_refused(server, site):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(server, **cookie(site, "eve"))) for _ in range(50)]
+        with open_client(server, greeting=False, **cookie(site, "eve")) as one_too_many:
+            with pytest.raises(ConnectionClosed) as closed:
+                one_too_many.receive()
+            assert closed.value.rcvd.code == 4429
+        wait_until(lambda: "too many sockets" in server.log, "a log line")
+        # Others are not concerned, and a place that is left is free.
+        with open_client(server, **cookie(site, "honest")) as other, open_client(server) as nobody:
+            other.ping()
+            nobody.ping()
+        clients[0].connection.close()
+        wait_until(lambda: server.log.count("closed with 1000") == 3, "it is gone")
+        with open_client(server, **cookie(site, "eve")) as again:
+            again.ping()
+            clients[-1].ping()
+
+
+def test_sockets_of_an_address_are_a_setting(site, tmp_path):
+    project = shutil.copytree(site.project, tmp_path / "project")
+    append_settings(project, "REALTIME_SOCKETS_PER_ADDRESS = 2")
+    with (
+        Server(project, "production", env=LOCAL_PRODUCTION) as server,
+        open_client(server) as one,
+        open_client(server) as two,
+        open_client(server, greeting=False) as three,
+        open_client(server, **cookie(site, "honest")) as user,
+    ):
+        with pytest.raises(ConnectionClosed) as closed:
+            three.receive()
+        assert closed.value.rcvd.code == 4429
+        for client in (one, two, user):
+            client.ping()
+
+
+def test_stuck_readers_are_gone_within_10_seconds(site, tmp_path):
+    """On uvicorn alone: those that are closed with 4000 and read not even that would keep their file for ever."""
+    project = shutil.copytree(site.project, tmp_path / "project")
+    append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
+    with (
+        Server(project, "production", env=LOCAL_PRODUCTION) as server,
+        open_client(server, **cookie(site, "mallory")) as client,
+    ):
+        files = Path(f"/proc/{server.process.pid}/fd")
+        before = len([*files.iterdir()])
+        stuck = [open_stuck_reader(server) for _ in range(20)]
+        for _ in range(5000):
+            client.send({"type": "message", "text": "x" * 2000})
+            client.receive()
+            if server.log.count("reads too slowly") == 20:
+                break
+        started = time.monotonic()
+        wait_until(lambda: len([*files.iterdir()]) <= before, "the files of stuck readers are gone", timeout=10)
+        print(f"gone {time.monotonic() - started:.1f} s after the last was closed")
+        for reader in stuck:
+            reader.close()
+
+
+def test_300_health_checks_at_a_time(server, site):
+    """They ask the services once a second, not 300 times: no check opens a connection that the pages need."""
+
+    async def ask_all():
+        limits = httpx.Limits(max_connections=300)
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+            answers = []
+            for _ in range(3):
+                answers += await asyncio.gather(*[client.get("/healthz") for _ in range(300)])
+            return answers
+
+    for _ in range(3):
+        with Honest(server, site) as honest:
+            with ThreadPoolExecutor() as threads:
+                answers = threads.submit(asyncio.run, ask_all()).result()
+            time.sleep(0.5)
+        print(f"{len(answers)} health checks; {honest}")
+        assert {answer.status_code for answer in answers} == {200}
+        if is_unharmed(server, site, honest):
+            return
+    pytest.fail(f"95 of 100 pings of an honest client took up to {honest.p95} seconds")
