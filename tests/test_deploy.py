@@ -105,6 +105,8 @@ def test_services(compose):
     assert services["web"]["deploy"]["replicas"] == 2
     # Only nginx can be reached from outside, so that the others may believe its headers.
     assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
+    # One image, one build.
+    assert [name for name, service in services.items() if "build" in service] == ["web"]
     assert services.pop("migrate").get("restart") is None
     for service in services.values():
         assert service["restart"] == "unless-stopped"

@@ -98,6 +98,7 @@ def test_up_again_changes_nothing(minimal):
     """One image is built, for one service: a second build of the same name would start both containers anew."""
     before = minimal.containers()
     minimal.run("docker compose up --build --detach --wait")
+    minimal.run("docker compose up --detach --wait")
     assert minimal.containers() == before
 
 
