@@ -117,6 +117,7 @@ STARTER_FILES = {
         "chat/tests/test_consumers.py",
         "chat/tests/test_models.py",
         "chat/tests/test_views.py",
+        "templates/form.html",
     ],
 }
 DOCKER_FILES = [
@@ -239,7 +240,11 @@ def test_chat_can_be_deleted(cookies, starter):
 
     run(baked, "manage.py", "check")
     run(baked, "manage.py", "migrate")
-    assert re.search(r"\d+ passed in", run(baked, "-m", "pytest").stdout)
+    page = "from django.test import Client; print(Client().get('/', headers={'host': 'localhost'}).status_code)"
+    assert "404" in run(baked, "manage.py", "shell", "--no-imports", "-c", page).stdout.splitlines()
+    # In a minimal project no other test is left.
+    ends, is_chat = (r"\d+ passed in", True) if starter == "chat" else ("no tests ran in", False)
+    assert re.search(ends, run(baked, "-m", "pytest", check=is_chat).stdout)
 
 
 def test_what_django_writes_has_the_style_of_the_project(baked):
