@@ -479,7 +479,7 @@ def test_a_closed_room(enter, visit, server):
     assert stranger.request.get(server.url + path).status == 404
     socket_path = "/" + path.replace("rooms/", "ws/socket-server/")
     code = "path => new Promise(done => { new WebSocket(path).onclose = ({ code }) => done(code) })"
-    assert stranger.evaluate(code, socket_path) == 4403
+    assert stranger.evaluate(code, socket_path) == 4404
     stranger.goto(server.url)
     expect(stranger.get_by_role("link", name="Old")).to_be_visible()
     expect(stranger.get_by_role("link", name="The board")).to_have_count(0)
@@ -606,7 +606,7 @@ def test_narrow_pages(enter, visit, server):
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [(4401, "logged out"), (4403, "not a member"), (4404, "does not exist"), (4410, "4410")]
+    ("code", "text"), [(4401, "logged out"), (4403, "not a member"), (4404, "no such room"), (4410, "4410")]
 )
 def test_close_codes_that_mean_no(enter, room, code, text):
     script = Script()

@@ -50,10 +50,9 @@ class ChatConsumer(RealtimeConsumer):
         since = time.monotonic()
         slug = self.scope["url_route"]["kwargs"]["room"]
         place = (await process()[Batch, find_places].get([(slug, user.pk)])).get((slug, user.pk))
-        if place is None:
+        if place is None or not place.may_enter:
+            # One answer for both, as on the page: nobody learns which closed rooms there are.
             return await self.close(Close.NOT_FOUND)
-        if not place.may_enter:
-            return await self.close(Close.NOT_ALLOWED)
         await self.accept()
         rooms = process()[OpenRooms]
         self.room = rooms.open(place.room_id)

@@ -138,7 +138,7 @@ async def test_greets(enter, room, ann):
 
 @pytest.mark.parametrize(
     ("user", "slug", "code"),
-    [(None, "open", Close.NOT_LOGGED_IN), ("ann", "nowhere", Close.NOT_FOUND), ("ann", "closed", Close.NOT_ALLOWED)],
+    [(None, "open", Close.NOT_LOGGED_IN), ("ann", "nowhere", Close.NOT_FOUND), ("ann", "closed", Close.NOT_FOUND)],
 )
 async def test_whom_a_room_does_not_let_in(enter, room, closed_room, ann, user, slug, code):
     socket = await enter(ann if user else None, slug)

@@ -14,7 +14,7 @@ const MAX_READ_OUT = 5;
 const WHY_CLOSED = {
   [Close.NOT_LOGGED_IN]: "You are logged out.",
   [Close.NOT_ALLOWED]: "You are not a member of this room.",
-  [Close.NOT_FOUND]: "This room does not exist any more.",
+  [Close.NOT_FOUND]: "There is no such room, or you are not a member of it.",
 };
 
 const all = Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]);
