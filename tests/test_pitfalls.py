@@ -153,6 +153,23 @@ def test_a_failing_socket_leaves_its_groups(probes):
     wait_until(lambda: "WebSocket /ws/failing/ of 127.0.0.1 closed with 1011" in probes.log, "a log line")
 
 
+def test_nothing_is_sent_after_a_close(probes):
+    with open_client(probes, path="ws/late/") as client:
+        client.send({"type": "anything"})
+        assert client.receive() == {"type": "last"}
+        with pytest.raises(ConnectionClosed) as closed:
+            client.receive()
+    assert closed.value.rcvd.code == 4000
+    wait_until(lambda: "WebSocket /ws/late/ of 127.0.0.1 closed with 4000" in probes.log, "a log line")
+
+
+def test_a_connect_that_neither_accepts_nor_closes_is_refused(probes):
+    with pytest.raises(InvalidStatus) as refusal, open_client(probes, path="ws/undecided/", greeting=False):
+        pass
+    assert refusal.value.response.status_code == 403
+    assert probes.log.count("its consumer's connect() has neither accepted nor closed it") == 1
+
+
 def test_the_log_of_production(with_probe):
     """A line when a socket opens and one when it closes, with errors, and without uvicorn's own lines."""
     project = with_probe("pitfalls.py")

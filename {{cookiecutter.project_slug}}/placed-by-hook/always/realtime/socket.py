@@ -18,8 +18,8 @@ from .process import serve
 logger = logging.getLogger(__name__)
 
 # Seconds
-# For a consumer to accept or close, once connect() has returned.
-ANSWER_TIMEOUT = 5
+# For a consumer to accept or close, once connect() has returned. daphne gives up after 5, without a word.
+ANSWER_TIMEOUT = 4
 # For the server to take the close of a client that reads nothing.
 CLOSE_TIMEOUT = 3
 
