@@ -313,7 +313,7 @@ def test_the_plumbing_is_small(bake):
     sizes = {path.relative_to(realtime).as_posix(): count_code(path) for path in realtime.rglob("*.py")}
     apart = {name: sizes.pop(name) for name in list(sizes) if name == "testing.py" or name.startswith("management/")}
 
-    # Today 1773.
+    # Today 1825, and 219 in consumers.py.
     assert sum(sizes.values()) <= 1100
     assert max(sizes.values()) <= 200
     assert max(apart.values()) <= 250
