@@ -1,4 +1,4 @@
-"""Put the baked files where they belong, and print what to do next."""
+"""Put the files of the chosen options where they belong, and print what to do next."""
 
 import json
 import os
@@ -26,8 +26,7 @@ def staged_files():
     files = [(path, path.relative_to(part)) for part in parts for path in sorted(part.rglob("*")) if path.is_file()]
     if not os.path.lexists(".env"):
         # It holds its owner's settings from then on, and no bake touches it again.
-        example = STAGING / "always" / ".env.example"
-        files.append((Path(shutil.copyfile(example, STAGING / ".env")), Path(".env")))
+        files.append((Path(shutil.copyfile(".env.example", STAGING / ".env")), Path(".env")))
     return files
 
 
@@ -69,7 +68,7 @@ def place_staged_files():
         check(files)
         place(files)
     except OSError as error:
-        sys.exit(f"the project cannot be written, and nothing was changed: {error}")
+        sys.exit(f"the files of the chosen options cannot be written, and none was: {error}")
     finally:
         rmtree(STAGING)
 

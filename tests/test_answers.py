@@ -375,9 +375,7 @@ def test_files_that_the_owner_deleted_come_back(output_dir):
 
 IN_THE_WAY = {
     "Dockerfile/": "Dockerfile is a folder, and a file of that name belongs there: rename it",
-    "manage.py/": "manage.py is a folder, and a file of that name belongs there: rename it",
     "deploy": "deploy is a file, and a folder of that name belongs there: rename it",
-    "realtime": "realtime is a file, and a folder of that name belongs there: rename it",
     "placed-by-hook/": "placed-by-hook is in the way, perhaps of a bake that was killed: remove or rename that folder",
 }
 
@@ -386,20 +384,21 @@ IN_THE_WAY = {
 def test_what_is_in_the_way_is_named(output_dir, name):
     project = output_dir / "my_realtime_site"
     in_the_way = project / name
-    in_the_way.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith("/"):
-        in_the_way.mkdir()
-        (in_the_way / "mine.txt").write_text("mine")
+        in_the_way.mkdir(parents=True)
+        (in_the_way / "mine.txt").touch()
     else:
-        in_the_way.write_text("mine")
-    (project / "README.md").write_text("mine")
-    before = contents(output_dir)
+        project.mkdir()
+        in_the_way.touch()
+    before = contents(in_the_way.parent if in_the_way.is_file() else in_the_way)
 
     result = cookiecutter(output_dir, "-f")
 
     assert result.returncode == 1
     assert result.stderr.splitlines() == [IN_THE_WAY[name]]
-    assert contents(output_dir) == before
+    assert before.items() <= contents(in_the_way.parent if in_the_way.is_file() else in_the_way).items()
+    assert not (project / "chat").exists()
+    assert name == "placed-by-hook/" or not (project / "placed-by-hook").exists()
 
 
 @pytest.mark.parametrize("options", [["-f"], ["-f", "-s"]], ids=" ".join)
@@ -407,14 +406,13 @@ def test_a_bake_that_fails_half_way_puts_everything_back(output_dir, tmp_path, o
     """The disk is full, say, when the hook moves chat/urls.py."""
     assert cookiecutter(output_dir).returncode == 0
     project = output_dir / "my_realtime_site"
-    for path in project.glob("*/*.py"):
-        path.write_text("# mine\n")
+    (project / "chat" / "consumers.py").write_text("# mine\n")
     shutil.rmtree(project / "chat" / "static")
     (project / "chat" / "urls.py").unlink()
     before = contents(output_dir)
     (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
 
-    result = cookiecutter(output_dir, *options, env={"PYTHONPATH": str(tmp_path)}, docker="no", starter="chat")
+    result = cookiecutter(output_dir, *options, env={"PYTHONPATH": str(tmp_path)})
 
     assert result.returncode == 1
     (message,) = result.stderr.splitlines()
@@ -443,13 +441,22 @@ def test_a_bake_that_fails_leaves_no_folder(output_dir, tmp_path):
     assert contents(output_dir) == before
 
 
-def test_the_template_is_staged():
-    """What lies beside the staging folder cookiecutter writes over an owner's files itself."""
+def test_what_is_copied_lies_in_the_staging_folder():
+    """cookiecutter copies it over what is there, --skip-if-file-exists or not."""
     template = REPOSITORY / "{{cookiecutter.project_slug}}"
-    assert [path.name for path in template.iterdir()] == ["placed-by-hook"]
+    copied = [
+        path.relative_to(template).as_posix()
+        for pattern in QUESTIONS["_copy_without_render"]
+        for path in template.rglob(pattern.removeprefix("*/"))
+    ]
+    assert copied
+    assert [name for name in copied if not name.startswith("placed-by-hook/")] == []
+
+
+def test_staged_folders_are_named_after_answers():
+    staging = REPOSITORY / "{{cookiecutter.project_slug}}" / "placed-by-hook"
     answers = {f"{question}={answer}" for question, choices in OPTIONS.items() for answer in choices}
-    names = {path.name for path in (template / "placed-by-hook").iterdir()}
-    assert names <= {"always", "skip-if-file-exists", *answers}
+    assert {path.name for path in staging.iterdir() if path.is_dir()} <= {"always", *answers}
 
 
 def test_refused_answer_leaves_an_existing_project_alone(output_dir):
