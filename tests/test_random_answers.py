@@ -1,7 +1,7 @@
 """
 Answers at random: each is refused in one line with nothing left behind, or gives a project that works.
 
-RANDOM_ANSWERS=10000 draws as many instead of a hundred, as the weekly workflow does. Add what fails to KEPT.
+RANDOM_ANSWERS=10000 draws as many instead of two hundred, as the weekly workflow does. Add what fails to KEPT.
 """
 
 import ast
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tomllib
 import unicodedata
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import cookiecutter.generate
@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from servers import REPOSITORY, clean_environ, python_of
 from test_answers import RESERVED, contents, is_slug
 
-EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "100"))
+EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "200"))
 
 # What failed once, or nearly did.
 KEPT = [
@@ -195,18 +195,24 @@ def typed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wrong_in(cookies_session):
-    """Return a function that says what is wrong with a bake when it runs: `wrong_in(project, name) -> str`."""
-    python = python_of(cookies_session.bake().project_path)
-    command = [python, REPOSITORY / "tests" / "probes" / "check_bakes.py"]
+    """Return a function that tells what is wrong with a bake that runs: `wrong_in(project, name, starter) -> str`."""
+    script = REPOSITORY / "tests" / "probes" / "check_bakes.py"
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
-    with subprocess.Popen(command, env=clean_environ(), **streams) as process:
+    with ExitStack() as stack:
 
-        def wrong_in(project, name):
+        @functools.cache
+        def checker(starter):
+            python = python_of(cookies_session.bake(extra_context={"starter": starter}).project_path)
+            process = stack.enter_context(subprocess.Popen([python, script], env=clean_environ(), **streams))
+            stack.callback(process.stdin.close)
+            return process
+
+        def wrong_in(project, name, starter):
+            process = checker(starter)
             print(json.dumps([str(project), name]), file=process.stdin, flush=True)
             return json.loads(process.stdout.readline())
 
         yield wrong_in
-        process.stdin.close()
 
 
 def keep(test):
@@ -246,7 +252,7 @@ def test_any_answers(typed, wrong_in, tmp_path_factory, answers, options):
         assert project.name not in RESERVED
         assert project.name == (slug or project.name)
         check_files(project, name)
-        assert wrong_in(project, name) == ""
+        assert wrong_in(project, name, options["starter"]) == ""
     finally:
         shutil.rmtree(output_dir)
 
