@@ -18,6 +18,11 @@ MAX_NAME = 300
 # In two halves, since cookiecutter renders this file, too.
 TEMPLATE_SIGNS = ("{" + "{", "{" + "%", "{" + "#")
 STAGING = Path("placed-by-hook")
+# What cookiecutter writes beside it, as the template has it; folders end with a slash.
+WRITTEN_IN_PLACE = """
+    .env.example .gitignore .pre-commit-config.yaml README.md conftest.py manage.py pyproject.toml
+    realtime/ {{ cookiecutter.project_slug }}/
+""".split()
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -59,6 +64,16 @@ def check_slug(slug):
     refuse("project_slug", slug, f"{allowed}, for example {similar_slug(slug)}")
 
 
+def check_places():
+    """Stop before anything is written if a folder is in the way of a file, or a file in the way of a folder."""
+    for name in WRITTEN_IN_PLACE:
+        path = Path(name)
+        if path.is_dir() and not name.endswith("/"):
+            sys.exit(f"{path} is a folder, and a file of that name belongs there: rename it")
+        if name.endswith("/") and os.path.lexists(path) and not path.is_dir():
+            sys.exit(f"{path} is a file, and a folder of that name belongs there: rename it")
+
+
 def note_skip_if_file_exists():
     """
     Leave a note for post_gen_project.py, in an existing project: was --skip-if-file-exists given?
@@ -79,4 +94,5 @@ def note_skip_if_file_exists():
 
 check_name(answers["project_name"])
 check_slug(answers["__answered_slug"])
+check_places()
 note_skip_if_file_exists()

@@ -375,6 +375,8 @@ def test_files_that_the_owner_deleted_come_back(output_dir):
 
 IN_THE_WAY = {
     "Dockerfile/": "Dockerfile is a folder, and a file of that name belongs there: rename it",
+    "manage.py/": "manage.py is a folder, and a file of that name belongs there: rename it",
+    "realtime": "realtime is a file, and a folder of that name belongs there: rename it",
     "deploy": "deploy is a file, and a folder of that name belongs there: rename it",
     "placed-by-hook/": "placed-by-hook is in the way, perhaps of a bake that was killed: remove or rename that folder",
 }
@@ -398,6 +400,8 @@ def test_what_is_in_the_way_is_named(output_dir, name):
     assert result.stderr.splitlines() == [IN_THE_WAY[name]]
     assert before.items() <= contents(in_the_way.parent if in_the_way.is_file() else in_the_way).items()
     assert not (project / "chat").exists()
+    # What cookiecutter writes itself is looked at before the first file.
+    assert name not in {"manage.py/", "realtime"} or list(project.iterdir()) == [in_the_way]
     assert name == "placed-by-hook/" or not (project / "placed-by-hook").exists()
 
 
@@ -451,6 +455,14 @@ def test_what_is_copied_lies_in_the_staging_folder():
     ]
     assert copied
     assert [name for name in copied if not name.startswith("placed-by-hook/")] == []
+
+
+def test_the_hook_knows_what_is_written_in_place():
+    template = REPOSITORY / "{{cookiecutter.project_slug}}"
+    hook = (REPOSITORY / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    names = re.search('WRITTEN_IN_PLACE = """(.*?)"""', hook, re.DOTALL)[1].replace("{{ ", "{{").replace(" }}", "}}")
+    written = {f"{path.name}/" if path.is_dir() else path.name for path in template.iterdir()}
+    assert set(names.split()) == written - {"placed-by-hook/"}
 
 
 def test_staged_folders_are_named_after_answers():
