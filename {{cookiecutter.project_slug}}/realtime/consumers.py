@@ -14,15 +14,16 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
 from django.conf import settings
 
+from . import frames
 from .authentication import heard
 from .broadcasts import user_group
 from .close import Close
 from .database import DatabaseUse
 from .fanout import Broadcast, Fanout, broadcast_of
-from .frames import ConnectionEstablished, Error, Frame, FrameError, Ping, Pong, Sendable, decoder_of, encode, find_id
 from .limits import Limit
 from .outage import Unavailable
 from .socket import Sockets
+from .tasks import Tasks
 
 T = TypeVar("T")
 
@@ -37,9 +38,6 @@ REPLACED = {
     "encode_json": "a Frame",
     "clean_up": "disconnect(), which is called however a socket ends",
 }
-
-# Characters or bytes of an answer that cost as much as a frame.
-CHARGED = 4096
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
@@ -59,9 +57,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     """
 
     # Subclasses of frames.Frame: what `receive_frame()` is handed, and what is sent, for `manage.py frames`.
-    receives: list[type[Frame]] = []
-    sends: list[type[Frame]] = []
-    _decode = staticmethod(decoder_of([]))
+    receives: list[type[frames.Frame]] = []
+    sends: list[type[frames.Frame]] = []
+    _decode = staticmethod(frames.decoder_of([]))
 
     # Frames in the long run, and at once: a number, None for no limit, or the name of a setting.
     frames_per_second: float | str | None = "REALTIME_FRAMES_PER_SECOND"
@@ -71,28 +69,25 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        for name, instead in REPLACED.items():
-            if name in vars(cls):
-                raise TypeError(f"{cls.__name__}.{name}() is never called by a RealtimeConsumer: write {instead}.")
-        cls._decode = staticmethod(decoder_of(cls.receives))
+        for name in REPLACED.keys() & vars(cls).keys():
+            raise TypeError(f"{cls.__name__}.{name}() is never called by a RealtimeConsumer: write {REPLACED[name]}.")
+        cls._decode = staticmethod(frames.decoder_of(cls.receives))
 
     async def __call__(self, scope, receive, send):
         if "realtime" not in scope:
             # In a test of this consumer alone.
             return await Sockets(self)(scope, receive, send)
         self.scope, self.base_send, self.socket = scope, send, scope["realtime"]
-        self._joined, self._tasks, self._turn, self._channel_used = set(), set(), 0, False
+        self._joined, self._tasks, self._turn, self._channel_used = set(), Tasks(self.socket), 0, False
         self._outbox = self.socket.outbox
-        self._outbox.limit = self.outbox_limit
+        self._outbox.limit, self.socket.counts_itself = self.outbox_limit, True
         if type(self).deliver is RealtimeConsumer.deliver:
             self.deliver = self._outbox.deliver
         self._limit = Limit(self.socket, self.frames_per_second, self.frame_burst)
         self._fanout = self.socket.process[Fanout, self.channel_layer_alias]
         self.channel_layer = self._fanout.layer
         self._channel_name = await self.channel_layer.new_channel()
-        self._use = DatabaseUse()
-        self._use.begin()
-        self.socket.counts_itself = True
+        self._use = DatabaseUse().begin()
         try:
             await self._serve(receive)
         finally:
@@ -151,11 +146,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def receive_bytes(self, data: bytes) -> None:
         """Handle a binary frame, bytes. Raise FrameError to refuse it, as this does."""
-        raise FrameError("not_text", "Binary frames are not understood; send JSON as text.")
+        raise frames.FrameError("not_text", "Binary frames are not understood; send JSON as text.")
 
-    async def pong(self) -> Pong:
+    async def pong(self) -> frames.Pong:
         """Return the answer to a ping, a Pong or a subclass of it that tells the page more."""
-        return Pong()
+        return frames.Pong()
 
     async def disconnect(self, code: int | None) -> None:
         """Give back what `connect()` took. Groups are left already. code: int, or None if the handshake failed."""
@@ -176,7 +171,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._joined.discard(group)
         await self._fanout.leave(group, self)
 
-    async def broadcast(self, group: str, frame: Sendable, *, to_self: bool = True) -> None:
+    async def broadcast(self, group: str, frame: frames.Sendable, *, to_self: bool = True) -> None:
         """
         Send `frame` to every socket in `group`, in this process and, over Redis, in all others.
 
@@ -185,7 +180,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         if not to_self:
             self._outbox.id = self._outbox.id or uuid4().hex
-        await self._fanout.send(group, broadcast_of(group, encode(frame), None if to_self else self._outbox.id))
+        await self._fanout.send(group, broadcast_of(group, frames.encode(frame), None if to_self else self._outbox.id))
 
     def deliver(self, broadcast: Broadcast) -> None:
         """
@@ -226,17 +221,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
-        task = asyncio.create_task(self._run(coroutine))
-        # Cancelled before it has begun, it would never be awaited.
-        task.add_done_callback(lambda task: coroutine.close())
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task):
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self.socket.log(logging.ERROR, "has a task that failed", exc_info=error)
+        return self._tasks.start(self._run, coroutine)
 
     # The socket
 
@@ -251,30 +236,24 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         await super().close(code, reason)
 
     async def send(
-        self, text_data: Sendable | None = None, bytes_data: bytes | None = None, close: bool = False
+        self, text_data: frames.Sendable | None = None, bytes_data: bytes | None = None, close: bool = False
     ) -> None:
         """Send a Frame, a dict with a "type", a str that is sent as it is, or bytes. After the end it does nothing."""
         if isinstance(text_data, bytes):
             text_data, bytes_data = None, text_data
-        elif isinstance(text_data, ConnectionEstablished | Pong):
-            text_data.max_size, text_data.crowd = self._hints()
-        elif isinstance(text_data, dict) and text_data.get("type") in ("connection_established", "pong"):
-            text_data = dict(zip(("max_size", "crowd"), self._hints(), strict=True)) | text_data
-        await super().send(None if text_data is None else encode(text_data), bytes_data, close)
+        if text_data is not None:
+            text_data = frames.encode(frames.completed(text_data, self.socket.activity))
+        await super().send(text_data, bytes_data, close)
 
-    async def send_json(self, content: Frame | dict[str, Any], close: bool = False) -> None:
+    async def send_json(self, content: frames.Frame | dict[str, Any], close: bool = False) -> None:
         await self.send(content, close=close)
-
-    def _hints(self):
-        """Return what every greeting and pong says: how large a frame may be, and how long to spread a return."""
-        return settings.REALTIME_MAX_FRAME_SIZE, self.socket.activity.crowd
 
     async def websocket_connect(self, message):
         if self.scope.get("user") is not None and self.scope["user"].is_authenticated:
             await self.join(user_group(self.scope["user"].pk))
         await super().websocket_connect(message)
         if self.socket.accepted and not self._outbox.has_sent:
-            await self.send(ConnectionEstablished())
+            await self.send(frames.ConnectionEstablished())
         # Broadcasts that came meanwhile follow what connect() has sent.
         self._outbox.release()
 
@@ -291,20 +270,20 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         frame = None
         try:
             if len(data if text is None else text) > settings.REALTIME_MAX_FRAME_SIZE:
-                raise FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
+                raise frames.FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
             if text is None:
                 return await self.receive_bytes(data)
             frame = self._decode(text)
-            if type(frame) is Ping:
+            if type(frame) is frames.Ping:
                 await self.send(await self.pong())
             else:
                 await self.receive_frame(frame)
-        except FrameError as error:
+        except frames.FrameError as error:
             await self.refuse(error, error.id or getattr(frame, "id", None))
 
     def charge(self, size: int) -> None:
-        """Count an answer of `size` characters or bytes as size / CHARGED frames, for which the next frame waits."""
-        self._limit.spend(size / CHARGED)
+        """Count an answer of `size` characters or bytes as so many frames, 4 KiB each, for which the next frame waits."""
+        self._limit.charge(size)
 
     async def _slow_down(self, seconds, text):
         """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""
@@ -316,12 +295,12 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self._warned = True
             self.socket.log(logging.WARNING, "is over %s frames a second and told to wait", self._limit.rate)
         # The page needs the id, to send the frame again.
-        error = FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.")
-        await self.refuse(error, find_id(text or ""), retry_after=seconds)
+        error = frames.FrameError("rate_limited", f"Too many frames; wait {seconds} seconds.")
+        await self.refuse(error, frames.find_id(text or ""), retry_after=seconds)
 
     async def refuse(self, error, id=None, **details):
         """Answer with an `error` frame of `error`, a FrameError, for the frame with this id."""
-        await self.send(Error(code=error.code, message=error.message, id=id, **details))
+        await self.send(frames.Error(code=error.code, message=error.message, id=id, **details))
 
     async def websocket_disconnect(self, message):
         self._ended = True
@@ -333,11 +312,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _end(self):
         """End the tasks and leave the groups, however the socket ends, and call disconnect()."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.end()
         for group in list(self._joined):
             await self.leave(group)
         try:

@@ -49,7 +49,8 @@ class DatabaseUse:
         self.used = False
 
     def begin(self):
-        return _current.set(self)
+        self._token = _current.set(self)
+        return self
 
     async def settle(self, error=None):
         """Close the connection after some work: soon, or now if it ended with `error`. Raises DatabaseUnavailable."""
@@ -64,7 +65,7 @@ class DatabaseUse:
             raise DatabaseUnavailable from error
 
     async def __aenter__(self):
-        self._token = self.begin()
+        return self.begin()
 
     async def __aexit__(self, error_type, error, traceback):
         _current.reset(self._token)

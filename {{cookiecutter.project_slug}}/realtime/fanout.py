@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from channels.layers import get_channel_layer
 
 from . import layers
-from .outage import ANSWER_TIMEOUT, RETRY_EVERY, Outage, Unavailable
+from .outage import RETRY_EVERY, Outage, Unavailable
 from .process import process
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ RENEW_EVERY = 60
 
 # Each call to Redis that is under way takes a connection, of which there are 1000.
 MAX_CALLS = 50
+
+# Seconds. A Redis that takes longer is away, or the loop has thousands of handshakes to do.
+ANSWER_TIMEOUT = 4
 
 # Members that are served before others have their turn.
 TURN = 100

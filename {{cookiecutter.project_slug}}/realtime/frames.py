@@ -17,6 +17,7 @@ from functools import cache
 from typing import Annotated, Any, Union, dataclass_transform
 
 import msgspec
+from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from msgspec import UNSET, Meta, Raw, Struct, StructMeta, UnsetType, ValidationError, inspect
 from msgspec.structs import astuple, fields
@@ -281,6 +282,15 @@ _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
 _STR = frozenset((str,))
 # Types that msgspec writes in another way than Django.
 _DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
+
+
+def completed(frame, activity):
+    """Return `frame` with what every greeting and pong says: how large a frame may be, how long to spread a return."""
+    if isinstance(frame, ConnectionEstablished | Pong):
+        frame.max_size, frame.crowd = settings.REALTIME_MAX_FRAME_SIZE, activity.crowd
+    elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
+        return {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": activity.crowd} | frame
+    return frame
 
 
 def encode(frame: Sendable) -> str | bytes:

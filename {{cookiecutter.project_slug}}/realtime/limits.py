@@ -10,6 +10,8 @@ from django.conf import settings
 
 # An address may be that of an office: it is taken for so many people.
 PEOPLE = 10
+# Characters or bytes of an answer that cost as much as a frame.
+CHARGED = 4096
 
 
 class Owner(NamedTuple):
@@ -132,6 +134,10 @@ class Limit:
         """Take `cost` tokens, also more than there are: the next take() waits the longer."""
         for bucket in self._buckets:
             bucket.tokens -= cost
+
+    def charge(self, size):
+        """Count an answer of `size` characters or bytes as size / CHARGED frames."""
+        self.spend(size / CHARGED)
 
     @property
     def is_abused(self):
