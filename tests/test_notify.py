@@ -112,6 +112,15 @@ def test_nothing_is_sent_after_a_rollback_and_mistakes_are_errors_at_once(server
         assert client.receive() == notified("next")
 
 
+def test_a_command_that_ends_at_once_finds_redis_by_name(site, redis, env, servers):
+    one, _ = servers
+    code = 'from realtime import notify; notify("lobby", {"type": "notified", "text": "bye", "number": 0})'
+    with open_client(one) as client:
+        named = env | {"REDIS_URL": redis.url.replace("127.0.0.1", "localhost")}
+        run(site, "manage.py", "shell", "--no-imports", "-c", code, env=named)
+        assert client.receive() == notified("bye")
+
+
 def test_a_command_reaches_both_processes_in_order(site, env, servers):
     one, two = servers
     with open_client(one) as first, open_client(two) as second:

@@ -5,6 +5,7 @@ import atexit
 import hashlib
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from contextvars import Context
@@ -117,9 +118,15 @@ def _warn_that_nobody_hears():
     logger.warning("notify() reaches nobody: this process has no sockets, and knows no others. Set REDIS_URL.")
 
 
+class OwnLoop(asyncio.SelectorEventLoop):
+    async def getaddrinfo(self, host, port, *, family=0, type=0, proto=0, flags=0):
+        """As asyncio's, without its threads: at the end of a command, when this loop first connects, none can start."""
+        return socket.getaddrinfo(host, port, family, type, proto, flags)
+
+
 @cache
 def _own_loop(pid):
-    loop = asyncio.new_event_loop()
+    loop = OwnLoop()
     threading.Thread(target=loop.run_forever, name="realtime.notify", daemon=True).start()
     atexit.register(_wait_at_exit, loop, pid)
     return loop
