@@ -7,6 +7,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.urls import path
 
@@ -133,6 +134,14 @@ def test_a_mistake_is_an_error_where_it_is_made(db, group, frame, error):
         async_to_sync(anotify)(group, frame)
 
 
+def test_who_is_anonymous_cannot_be_notified(db):
+    for user in (AnonymousUser(), get_user_model()(username="not saved")):
+        with pytest.raises(ValueError, match="saved user"):
+            notify_user(user, {"type": "news"})
+        with pytest.raises(ValueError, match="saved user"):
+            async_to_sync(anotify_user)(user, {"type": "news"})
+
+
 async def test_in_asynchronous_code_the_error_names_the_remedy():
     with pytest.raises(RuntimeError, match="anotify"):
         notify("group", {"type": "news"})
@@ -254,6 +263,24 @@ def test_assert_broadcast_counts(db, django_capture_on_commit_callbacks, count):
     ):
         for _ in range(count):
             notify("group", {"type": "news"})
+
+
+def test_assert_broadcast_takes_a_user(db, django_capture_on_commit_callbacks):
+    ann, bob = [get_user_model().objects.create_user(name) for name in ("ann", "bob")]
+
+    with assert_broadcast(ann, text="Hello") as frames, django_capture_on_commit_callbacks(execute=True):
+        notify_user(ann, {"type": "ring", "text": "Hello"})
+        notify_user(bob, {"type": "ring", "text": "Hello"})
+
+    assert len(frames) == 1
+
+
+@pytest.mark.parametrize("frame", ["<p>Hello</p>", b"Hello", {"type": "news"}])
+def test_assert_broadcast_without_fields_takes_any_frame(db, django_capture_on_commit_callbacks, frame):
+    with assert_broadcast("group") as frames, django_capture_on_commit_callbacks(execute=True):
+        notify("group", frame)
+
+    assert frames == [frame]
 
 
 async def test_assert_broadcast_sees_what_a_consumer_broadcasts_once(connect):

@@ -54,12 +54,12 @@ async def anotify(group: str, frame: Sendable) -> None:
 
 def notify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
     """As notify(), to all sockets of `user`: each tab, on each device, whatever consumer it has."""
-    notify(user_group(user.pk), frame)
+    notify(group_of(user), frame)
 
 
 async def anotify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
     """As anotify(), to all sockets of `user`."""
-    await anotify(user_group(user.pk), frame)
+    await anotify(group_of(user), frame)
 
 
 def notify_consumers(group: str, message: dict[str, Any]) -> None:
@@ -70,6 +70,13 @@ def notify_consumers(group: str, message: dict[str, Any]) -> None:
     """
     get_handler_name(message)
     _on_commit(message | {"group": group, "version": VERSION})
+
+
+def group_of(user: "AbstractBaseUser") -> str:
+    """Return the name of the group of the sockets of `user`. Raises ValueError for one that is anonymous or not saved."""
+    if user.pk is None:
+        raise ValueError(f"Only a saved user can be notified, not {user!r}: of others no socket is known.")
+    return user_group(user.pk)
 
 
 def user_group(pk: object) -> str:

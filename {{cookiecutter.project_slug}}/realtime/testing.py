@@ -103,8 +103,11 @@ def assert_broadcast(group, **fields):
         with assert_broadcast("news", type="news", title="Hello"), django_capture_on_commit_callbacks(execute=True):
             client.post("/news/", {"title": "Hello"})
 
+    group: a str, or a user, for what notify_user() sends. Without fields any frame counts, also a str or bytes.
+
     Yields the list of all frames that are broadcast to the group meanwhile: a dict each, or the str or bytes it was.
     """
+    group = group if isinstance(group, str) else broadcasts.group_of(group)
     messages = []
     send, hand_over = Fanout.send, broadcasts._hand_over
 
@@ -129,7 +132,7 @@ def assert_broadcast(group, **fields):
         mock.patch.object(broadcasts, "_hand_over", record_and_hand_over),
     ):
         yield frames
-    matching = [frame for frame in frames if isinstance(frame, dict) and fields.items() <= frame.items()]
+    matching = [f for f in frames if not fields or (isinstance(f, dict) and fields.items() <= f.items())]
     assert len(matching) == 1, f"{len(matching)} frames with {fields} to {group!r}; all of them: {frames}"
 
 
