@@ -17,8 +17,10 @@ from realtime import socket as socket_module
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for
 from realtime.checks import (
     check_allowed_hosts,
+    check_allowed_origins,
     check_asgi_application,
     check_channel_layer,
+    check_consumers,
     check_daphne,
     check_routing,
     check_sessions,
@@ -343,6 +345,75 @@ def test_check_explains_a_routing_that_asgi_does_not_use(monkeypatch):
     monkeypatch.delitem(sys.modules, "chat.routing")
 
     assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
+
+
+def test_check_explains_a_routing_that_only_a_view_imports(monkeypatch):
+    routing = sys.modules["chat.routing"]
+    application = Sockets(URLRouter([path("ws/other/", Consumer.as_asgi())]))
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+    assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
+
+    application.application = AllowedOrigins(URLRouter([path("", URLRouter(routing.websocket_urlpatterns))]))
+    assert check_routing(None) == []
+
+
+def test_an_import_that_fails_is_one_message(settings):
+    settings.ASGI_APPLICATION = "nowhere.application"
+
+    assert [*check_routing(None), *check_consumers(None)] == []
+
+
+def synchronous(self, frame=None):
+    """What overrides a method that is awaited."""
+
+
+async def asynchronous(self, frame):
+    """What overrides a method that is awaited, or is not."""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ids", "words"),
+    [
+        ({"connect": synchronous}, ["realtime.E006"], "async def connect"),
+        ({"deliver": asynchronous}, ["realtime.E006"], "`def deliver"),
+        ({"receive_frame": asynchronous}, ["realtime.W004"], "`receives`"),
+        ({"receives": [Do]}, ["realtime.W004"], "receive_frame"),
+        ({"receives": [Do], "receive_frame": asynchronous}, [], ""),
+        ({}, [], ""),
+    ],
+)
+def test_check_explains_what_a_consumer_overrides(monkeypatch, overrides, ids, words):
+    consumer = type("Mistaken", (RealtimeConsumer,), overrides)
+    consumers = consumer, AsyncWebsocketConsumer
+    application = Sockets(URLRouter([path("ws/test/", consumer.as_asgi()) for consumer in consumers]))
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+
+    found = check_consumers(None)
+
+    assert [message.id for message in found] == ids
+    assert all("Mistaken" in message.msg and words in message.hint for message in found)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_one"),
+    [
+        ("https://app.example.com", True),
+        ("http://localhost:5173", True),
+        ("http://[::1]:5173", True),
+        ("capacitor://localhost", True),
+        ("localhost:5173", False),
+        ("app.example.com", False),
+        ("https://app.example.com/", False),
+        ("https://App.example.com", False),
+        ("https://app.example.com:443", False),
+        ("https://*.example.com", False),
+        ("*", False),
+    ],
+)
+def test_check_explains_what_is_no_origin(settings, origin, is_one):
+    settings.REALTIME_ALLOWED_ORIGINS = [origin]
+
+    assert [error.id for error in check_allowed_origins(None)] == ([] if is_one else ["realtime.E007"])
 
 
 def test_check_of_routings_imports_asgi_itself():

@@ -1,18 +1,24 @@
 """System checks, which explain what would otherwise be a WebSocket that answers 404, 403 or 500."""
 
 import importlib
+import inspect
+import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from channels.routing import ProtocolTypeRouter, get_default_application
+from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
+from django.urls import URLPattern
 
+from .consumers import RealtimeConsumer
 from .socket import Sockets
+
+# Methods of a RealtimeConsumer.
+ASYNCHRONOUS = ("connect", "receive_frame", "receive_bytes", "pong", "disconnect")
 
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
@@ -64,26 +70,90 @@ def what_failed(error):
     return f"{settings.ASGI_APPLICATION} cannot be imported: {type(error).__name__}: {error}{where}"
 
 
+def routes_of(application):
+    """Yield the routes of the WebSockets in `application`, through the usual middleware; of None, none."""
+    if isinstance(application, ProtocolTypeRouter):
+        yield from routes_of(application.application_mapping.get("websocket"))
+    elif isinstance(application, URLRouter):
+        for route in application.routes:
+            yield route
+            yield from routes_of(route.callback)
+    else:
+        for name in ("application", "inner", "app"):
+            if inner := getattr(application, name, None):
+                yield from routes_of(inner)
+
+
+def default_routes():
+    """Return the routes of ASGI_APPLICATION, or None if it cannot be imported, which check_asgi_application() tells."""
+    # Django runs checks in any order.
+    try:
+        return list(routes_of(get_default_application()))
+    except (ImproperlyConfigured, ImportError):
+        return None
+
+
 @checks.register
 def check_routing(app_configs, **kwargs):
     """A routing.py of an app of this project that asgi.py does not use is a socket that answers 4404."""
-    # Django runs checks in any order.
-    with suppress(ImproperlyConfigured, ImportError):
-        get_default_application()
-    unused = [
-        f"{config.name}.routing"
-        for config in apps.get_app_configs()
-        if "site-packages" not in Path(config.path).parts
-        and (Path(config.path) / "routing.py").exists()
-        and f"{config.name}.routing" not in sys.modules
-    ]
+    if (routes := default_routes()) is None:
+        return []
+    used = set(map(id, routes))
+    unused = []
+    for config in apps.get_app_configs():
+        if "site-packages" in Path(config.path).parts or not (Path(config.path) / "routing.py").exists():
+            continue
+        # A view may have imported it, to reverse a path.
+        module = sys.modules.get(f"{config.name}.routing")
+        lists = [value for value in (vars(module).values() if module else ()) if isinstance(value, list)]
+        patterns = {id(item) for items in lists for item in items if isinstance(item, URLPattern)}
+        # Without routes, they are behind a middleware that routes_of() cannot look into.
+        if module is None or (used and patterns and not used & patterns):
+            unused.append(f"{config.name}.routing")
     return [
         checks.Warning(
-            f"{name} is not imported by {settings.ASGI_APPLICATION}: its sockets would be closed with 4404.",
+            f"{name} is not used by {settings.ASGI_APPLICATION}: its sockets would be closed with 4404.",
             hint="In asgi.py: import its websocket_urlpatterns and put them into URLRouter([…]).",
             id="realtime.W002",
         )
         for name in unused
+    ]
+
+
+@checks.register
+def check_consumers(app_configs, **kwargs):
+    """What a consumer overrides must be what is called, and in the way it is called."""
+    classes = dict.fromkeys(getattr(route.callback, "consumer_class", object) for route in default_routes() or ())
+    return [mistake for cls in classes if issubclass(cls, RealtimeConsumer) for mistake in mistakes_in(cls)]
+
+
+def mistakes_in(consumer):
+    """Yield a message for each mistake in `consumer`, a subclass of RealtimeConsumer."""
+    name = f"{consumer.__module__}.{consumer.__qualname__}"
+    for method in (*ASYNCHRONOUS, "deliver"):
+        is_async = method in ASYNCHRONOUS
+        function = inspect.unwrap(getattr(consumer, method))
+        if inspect.isfunction(function) and inspect.iscoroutinefunction(function) != is_async:
+            what = f"{name}.{method}() is {'not ' * is_async}asynchronous."
+            hint = f"Write `{'async ' * is_async}def {method}`."
+            yield checks.Error(what, hint=hint, id="realtime.E006")
+    handles = consumer.receive_frame is not RealtimeConsumer.receive_frame
+    if handles and not consumer.receives:
+        hint = "Name the classes of the frames that it takes in `receives`."
+        yield checks.Warning(f"{name}.receive_frame() is never called.", hint=hint, id="realtime.W004")
+    elif consumer.receives and not handles:
+        what = f"{name} takes frames and does nothing with them."
+        yield checks.Warning(what, hint="Override `async def receive_frame(self, frame)`.", id="realtime.W004")
+
+
+@checks.register
+def check_allowed_origins(app_configs, **kwargs):
+    """What no browser sends as an Origin allows nothing."""
+    hint = "Write scheme and host, with a port that is not the scheme's own and no slash: https://app.example.com"
+    return [
+        checks.Error(f'DJANGO_ALLOWED_ORIGINS has "{origin}", which is no origin.', hint=hint, id="realtime.E007")
+        for origin in settings.REALTIME_ALLOWED_ORIGINS
+        if not re.fullmatch(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[^/?#\s*A-Z]+", origin)
     ]
 
 
