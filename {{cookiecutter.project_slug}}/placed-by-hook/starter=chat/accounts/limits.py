@@ -36,7 +36,7 @@ _turns = {is_known: BoundedSemaphore(HASHES) for is_known in (False, True)}
 
 def limit_guesses(view):
     """
-    Decorate a view that checks a password, of the "username" in its form or of who is logged in: 429 after too many.
+    Decorate a view that checks a password, of the "username" in its form and of who is logged in: 429 after too many.
 
     The view redirects when the password is right, and only then.
     """
@@ -45,16 +45,16 @@ def limit_guesses(view):
     def limited(request, *args, **kwargs):
         if request.method != "POST":
             return view(request, *args, **kwargs)
-        name = User.normalize_username(request.POST.get("username") or request.user.get_username())
+        # Both: whose password a view checks is not known here, and a name in the form must not hide who is logged in.
+        given = request.POST.get("username"), request.user.get_username()
+        names = {User.normalize_username(name) for name in given if name}
         browser, accounts = known_browser(request)
-        is_known = digest(browser, name) in accounts
+        is_known = bool(names) and all(digest(browser, name) in accounts for name in names)
         if is_known:
             limits = {digest("browser", browser): settings.ACCOUNTS_GUESSES_PER_ACCOUNT}
         else:
-            limits = {
-                digest("account", name): settings.ACCOUNTS_GUESSES_PER_ACCOUNT,
-                digest("address", network_of(request)): settings.ACCOUNTS_GUESSES_PER_ADDRESS,
-            }
+            limits = {digest("account", name): settings.ACCOUNTS_GUESSES_PER_ACCOUNT for name in names}
+            limits[digest("address", network_of(request))] = settings.ACCOUNTS_GUESSES_PER_ADDRESS
         if seconds := take(limits):
             return refuse(request, "guesses", seconds)
         response = in_turn(request, lambda: view(request, *args, **kwargs), is_known)
