@@ -163,6 +163,12 @@ def test_nothing_is_sent_after_a_close(probes):
     wait_until(lambda: "WebSocket /ws/late/ of 127.0.0.1 closed with 4000" in probes.log, "a log line")
 
 
+def test_a_forgotten_await_is_in_the_log(probes):
+    """daphne's runserver would throw Python's warning away."""
+    with open_client(probes, path="ws/forgetful/"):
+        wait_until(lambda: "coroutine 'RealtimeConsumer.join' was never awaited" in probes.log, "a warning")
+
+
 def test_a_connect_that_neither_accepts_nor_closes_is_refused(probes):
     with pytest.raises(InvalidStatus) as refusal, open_client(probes, path="ws/undecided/", greeting=False):
         pass

@@ -172,6 +172,20 @@ async def test_a_task_returns_what_its_coroutine_does():
     await socket.disconnect()
 
 
+async def test_a_task_that_is_no_coroutine_is_told_so():
+    class Mistaken(Consumer):
+        async def connect(self):
+            await self.accept()
+            with pytest.raises(TypeError, match=r"self\.count\(\)"):
+                self.start_task(self.connect)
+            await self.send({"type": "told"})
+
+    socket = await connect(Mistaken, greeting=False)
+
+    assert (await socket.receive_json_from())["type"] == "told"
+    await socket.disconnect()
+
+
 async def test_binary_frames_have_the_same_limit(settings):
     settings.REALTIME_MAX_FRAME_SIZE = 10
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import TextChoices
 from django.utils.safestring import mark_safe
@@ -307,6 +308,11 @@ def test_a_required_field_may_follow_those_of_a_built_in_frame():
     }
 
 
+def test_a_class_in_place_of_a_list_is_told_so():
+    with pytest.raises(TypeError, match=r"\[Message\]"):
+        decoder_of(Message)
+
+
 def test_two_frames_of_one_type_are_refused():
     Other = type("Message", (Frame,), {})
 
@@ -469,6 +475,11 @@ def test_what_no_browser_reads_is_an_error(value, more):
 def test_what_json_does_not_know_is_an_error(value):
     with pytest.raises(TypeError):
         encode({"type": "x", "value": value})
+
+
+def test_a_model_in_a_frame_is_told_what_to_send_instead():
+    with pytest.raises(TypeError, match="of type User: put its values in"):
+        encode({"type": "x", "user": get_user_model()(username="ann")})
 
 
 @pytest.mark.parametrize("frame", [None, ["type"], Message, Limited(text="a")])

@@ -53,6 +53,14 @@ class Failing(RealtimeConsumer):
         raise ZeroDivisionError
 
 
+class Forgetful(RealtimeConsumer):
+    """A forgotten await."""
+
+    async def connect(self):
+        await self.accept()
+        self.join("forgotten")
+
+
 class Undecided(RealtimeConsumer):
     """A connect() that neither accepts nor closes."""
 
@@ -112,6 +120,7 @@ websocket_urlpatterns = [
     path("ws/closing/", Closing.as_asgi()),
     path("ws/refusing/", Refusing.as_asgi()),
     path("ws/failing/", Failing.as_asgi()),
+    path("ws/forgetful/", Forgetful.as_asgi()),
     path("ws/undecided/", Undecided.as_asgi()),
     path("ws/slow/", Slow.as_asgi()),
     path("ws/threads/", Threads.as_asgi()),

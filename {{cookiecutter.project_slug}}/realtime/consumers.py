@@ -67,7 +67,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # Characters or bytes that may wait for a slow reader before it is closed with 4000.
     outbox_limit = 2**20
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in REPLACED.keys() & vars(cls).keys():
             raise TypeError(f"{cls.__name__}.{name}() is never called by a RealtimeConsumer: write {REPLACED[name]}.")

@@ -158,6 +158,8 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
 
     The function raises FrameError for any other text. Keys that no field has are skipped.
     """
+    if isinstance(frame_classes, type):
+        raise TypeError(f"`receives` must be a list: [{frame_classes.__name__}].")
     classes: dict[Any, type[Frame]] = {"": _NoFrame}
     for frame_class in dict.fromkeys((Ping, *frame_classes)):
         if not (isinstance(frame_class, type) and issubclass(frame_class, Frame)):
@@ -270,7 +272,11 @@ class _Encoder(DjangoJSONEncoder):
         if isinstance(o, str | int | float):
             # A subclass, which json writes as its base class.
             return json.loads(json.dumps(o))
-        return super().default(o)
+        try:
+            return super().default(o)
+        except TypeError:
+            kind = type(o).__name__
+            raise TypeError(f"A frame cannot hold an object of type {kind}: put its values in, such as a pk.") from None
 
 
 # What can be sent: a frame, or what is sent as it is, such as HTML.

@@ -1,11 +1,14 @@
 """What a server process has once, and all of its sockets share."""
 
 import asyncio
+import warnings
+from typing import Any
 
 _server = None
+_show_warning = warnings.showwarning
 
 
-class Process(dict):
+class Process(dict[Any, Any]):
     """
     The objects of one event loop, each by what makes it: a class, or a tuple of a class and its arguments.
 
@@ -18,13 +21,13 @@ class Process(dict):
         return made
 
 
-def process():
+def process() -> Process:
     """
     Return the Process of the running event loop.
 
     It is kept at the loop, and goes with it: tests and commands have many loops in one process.
     """
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
     try:
         return loop._realtime
     except AttributeError:
@@ -35,6 +38,9 @@ def process():
 def serve():
     """As process(), of a server."""
     global _server
+    if warnings.showwarning.__module__.startswith("twisted."):
+        # daphne's runserver throws away what it is warned of, "coroutine 'join' was never awaited" for one.
+        warnings.showwarning = _show_warning
     _server = asyncio.get_running_loop()
     return process()
 

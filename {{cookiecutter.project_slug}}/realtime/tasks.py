@@ -11,6 +11,8 @@ class Tasks:
 
     def start(self, run, coroutine):
         """Run `coroutine` as `await run(coroutine)`, and return the asyncio.Task. An exception is logged."""
+        if not asyncio.iscoroutine(coroutine):
+            raise TypeError(f"A task is made of a coroutine, as `self.count()` is one, not of {coroutine!r:.100}.")
         task = asyncio.create_task(run(coroutine))
         # Cancelled before it has begun, it would never be awaited.
         task.add_done_callback(lambda task: coroutine.close())

@@ -9,6 +9,7 @@ from django.core.signing import BadSignature, TimestampSigner
 from django.http import HttpResponse, JsonResponse
 from django.middleware.csrf import REASON_BAD_ORIGIN, CsrfViewMiddleware
 from django.utils.cache import patch_vary_headers
+from django.utils.log import log_response
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
@@ -70,6 +71,8 @@ def ticket(request):
         response = HttpResponse(status=204)
     elif not is_allowed and (reason := refusal(request)):
         response = JsonResponse({"error": reason}, status=403)
+        # A page of a foreign origin cannot read the reason: its developer finds it here.
+        log_response("Forbidden (%s): %s", reason, request.path, response=response, request=request)
     elif not request.user.is_authenticated:
         response = JsonResponse({"error": "Log in first."}, status=401)
     else:
