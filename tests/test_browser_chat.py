@@ -488,6 +488,7 @@ def test_a_closed_room(enter, visit, server):
     member.get_by_role("button", name="Add").click()
     expect(member.get_by_label("Add a member")).to_be_visible()
     expect(member.get_by_label("Add a member")).to_have_attribute("aria-invalid", "true")
+    expect(member.get_by_label("Add a member")).to_be_focused()
     member.get_by_label("Add a member").fill("mallory")
     member.get_by_role("button", name="Add").click()
     expect(member.get_by_role("list", name="Members").get_by_role("listitem")).to_have_text(["ada", "mallory"])
@@ -602,6 +603,13 @@ def test_narrow_pages(enter, visit, server):
         check(guest)
 
 
+def test_the_name_of_the_site_is_not_cut_on_a_phone(enter):
+    page = enter("mallory", "old", viewport={"width": 360, "height": 640})
+
+    home = page.get_by_role("banner").get_by_role("link")
+    assert home.evaluate("element => element.scrollWidth <= element.clientWidth")
+
+
 # With a server that says what the test wants
 
 
@@ -619,6 +627,7 @@ def test_close_codes_that_mean_no(enter, room, code, text):
         script.socket.close(code=code)
 
     expect_state(page, re.compile(text))
+    expect(page.get_by_text("Who is here")).to_be_hidden()
     expect(page.get_by_role("link", name="Log in")).to_be_visible(visible=code == 4401)
     send(page, "anybody?")
     expect(notice(page)).to_contain_text("Not sent")

@@ -56,6 +56,7 @@ class MemberForm(forms.Form):
         try:
             return get_user_model().objects.get_by_natural_key(self.cleaned_data["username"])
         except get_user_model().DoesNotExist:
+            self.fields["username"].widget.attrs["autofocus"] = True
             raise forms.ValidationError("Nobody has this name.") from None
 
     def save(self, room):

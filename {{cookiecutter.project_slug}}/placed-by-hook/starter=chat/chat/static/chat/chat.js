@@ -45,6 +45,7 @@ socket.addEventListener("statechange", ({ detail }) => {
   if (detail.state === "reconnecting") state.textContent = "reconnecting…";
   if (detail.state === "closed") state.textContent = why;
   login.hidden = detail.state !== "closed" || detail.code !== Close.NOT_LOGGED_IN;
+  people.hidden = detail.state === "closed"; // Nobody tells this page any more who is here.
   starting = catchingUp = turningBack = false;
 });
 
