@@ -7,6 +7,7 @@ The figures are printed. A machine that is busy with something else gets three a
 import asyncio
 import json
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -126,6 +127,53 @@ def withstand(server, site, kind, cookie=""):
             return
         slow.append(honest.p95)
     pytest.fail(f"95 of 100 pings of an honest client took up to {slow} seconds")
+
+
+@pytest.mark.parametrize("kind", ["headers", "header", "path", "trailers", "pipelined"])
+def test_requests_without_an_end(server, site, kind):
+    """They would be 500 MB in a few seconds, and a path would be copied with each part of it."""
+    for result, honest in withstand(server, site, kind):
+        assert result["ends"].get("reset", 0) > 10, result
+        assert honest.grown < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["cookies", "protocols"])
+def test_handshakes_with_long_lists(server, site, kind):
+    """One with 6 MB of either would block the event loop for seconds."""
+    for result, honest in withstand(server, site, kind):
+        assert set(result["answers"]) <= {"HTTP/1.1 400", "reset"}, result
+        assert honest.grown < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked", "X: 1\r\n" * 130 + "X: 1"])
+def test_handshakes_that_cannot_be_read_are_answered(server, header):
+    """Their connections would stay open for ever."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(10)
+        client.sendall(
+            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{header}\r\n\r\n".encode()
+        )
+        assert client.recv(2**16).startswith(b"HTTP/1.1 400 ")
+        assert client.recv(2**16) == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("multipart/form-data", b"no boundary"),
+        ("application/x-www-form-urlencoded", b"a=1&" * 2000),
+        ("application/x-www-form-urlencoded", b"a" * 3 * MEGABYTE),
+    ],
+)
+def test_bodies_that_cannot_be_read_are_worth_one_line(server, kind, content):
+    headers = {"Content-Type": kind, "Cookie": f"csrftoken={'a' * 32}"}
+    response = httpx.post(f"{server.url}admin/login/", content=content, headers=headers)
+
+    assert response.status_code == 400
+    lines = [line for line in server.log.splitlines() if " ERROR django" in line or " WARNING django" in line]
+    assert len(lines) == 1
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ NAMES = {
     "channels_redis.core.RedisChannelLayer.new_channel": "consumers.py: the channel of a socket",
     "channels_redis.core.RedisChannelLayer.connection": "layers.py: idle connections are dropped after an outage",
     "django.contrib.sessions.backends.db.SessionStore.get_model_class": "users.py: sessions are read together",
-    "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol": "websocket.py: the base class",
+    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol": "protocols.py: the base class",
+    "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol": "protocols.py: the base class",
 }
 # Attributes that only an instance has.
 ATTRIBUTES = {
@@ -90,15 +91,22 @@ def test_channels_redis_logs_what_it_drops():
     assert '"%s of %s channels over capacity in group %s"' in source
 
 
-def test_what_websocket_py_overrides_is_called_by_uvicorn():
+@pytest.mark.parametrize(
+    ("name", "uses"),
+    [
+        ("HttpProtocol", ["url", "headers", "transport"]),
+        ("WebSocketProtocol", ["frames", "conn", "transport", "loop", "handle_parser_exception", "logger"]),
+    ],
+)
+def test_what_protocols_py_overrides_is_called_by_uvicorn(name, uses):
     """What is not called any more would be a bound that does not hold any more."""
-    protocol = find(f"{SLUG}.websocket.WebSocketProtocol")
+    protocol = find(f"{SLUG}.protocols.{name}")
     (base,) = protocol.__bases__
     overridden = {name for name, value in vars(protocol).items() if callable(value) and hasattr(base, name)}
     source = inspect.getsource(base)
-    of_asyncio = {"connection_made", "connection_lost"}
+    of_others = {"connection_made", "connection_lost", "data_received"}
+    of_httptools = {"on_headers_complete", "on_body", "on_message_complete"}
 
-    assert overridden > of_asyncio
-    assert [name for name in overridden - of_asyncio if f"self.{name}" not in source] == []
-    for name in ("frames", "conn", "transport", "loop", "handle_parser_exception", "logger"):
-        assert f"self.{name}" in source, name
+    assert overridden & of_others
+    assert [name for name in overridden - of_others - of_httptools if f"self.{name}" not in source] == []
+    assert [name for name in uses if f"self.{name}" not in source] == []

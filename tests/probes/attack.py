@@ -94,6 +94,46 @@ def flood(data, port, seconds, cookie, reads=True, opening=b""):
     return {"ends": ends, "megabytes": round(sent / 2**20, 1)}
 
 
+def heads(opening, data, port, seconds, cookie):
+    """Send a request without an end until the connection is closed, then another; return how often, and the ends."""
+    ends, deadline = Counter(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(max(0.1, deadline - time.monotonic()))
+            end = "open"
+            try:
+                client.sendall(opening)
+                while time.monotonic() < deadline:
+                    client.sendall(data)
+            except TimeoutError:
+                end = "stuck"
+            except OSError:
+                end = "reset"
+            ends[end] += 1
+    return {"ends": ends}
+
+
+def handshakes(headers, port, seconds, cookie):
+    """Open one socket after the other with these headers, bytes, and return how often, and the answers."""
+    answers, deadline = Counter(), time.monotonic() + seconds
+    request = (
+        f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    ).encode()
+    while time.monotonic() < deadline:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(30)
+            try:
+                client.sendall(request + headers + b"\r\n")
+                answers[client.recv(12).decode()] += 1
+            except TimeoutError:
+                answers["none"] += 1
+            except OSError:
+                answers["reset"] += 1
+    return {"answers": answers}
+
+
 def many_sockets(count, port, seconds, cookie):
     """Send 20 messages a second on each of so many sockets; those that are closed come back at once."""
     data = frame(b'{"type":"message","text":"' + b"x" * 100 + b'"}')
@@ -132,6 +172,9 @@ def many_sockets(count, port, seconds, cookie):
     return {"sent": sent, "closed": {str(code): number for code, number in closed.items()}, "received": received}
 
 
+GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+LINES = (b"X: " + b"a" * 60_000 + b"\r\n") * 10
 NESTED = {size: frame(b"[" * (size // 2) + b"]" * (size // 2)) for size in (2**16, 2**20)}
 KINDS = {
     "nested-64": lambda *options: flood(NESTED[2**16], *options),
@@ -143,6 +186,13 @@ KINDS = {
     "fragments": lambda *options: flood(frame(b"x", CONTINUATION) * 1000, *options, opening=frame(b'"', TEXT)),
     "empty-fragments": lambda *options: flood(frame(b"", CONTINUATION) * 1000, *options, opening=frame(b"", TEXT)),
     "binary-fragments": lambda *options: flood(frame(b"", CONTINUATION) * 1000, *options, opening=frame(b"", BINARY)),
+    "headers": lambda *options: heads(GET, LINES, *options),
+    "header": lambda *options: heads(GET + b"X: ", b"a" * 600_000, *options),
+    "path": lambda *options: heads(b"GET /", b"a" * 600_000, *options),
+    "trailers": lambda *options: heads(CHUNKED + b"0\r\n", LINES, *options),
+    "pipelined": lambda *options: heads(b"", (GET + b"\r\n") * 10_000, *options),
+    "cookies": lambda *options: handshakes((b"Cookie: " + b"a;" * 30_000 + b"\r\n") * 100, *options),
+    "protocols": lambda *options: handshakes(b"Sec-WebSocket-Protocol: " + b"a," * 30_000 + b"a\r\n", *options),
     "sockets-200": lambda *options: many_sockets(200, *options),
 }
 

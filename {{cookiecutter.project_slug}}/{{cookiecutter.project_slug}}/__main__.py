@@ -43,7 +43,8 @@ def main():
         # Seconds. Pings find browsers that have vanished and keep idle sockets open: a proxy must wait longer.
         ws_ping_interval=20,
         ws_ping_timeout=20,
-        ws="{{ cookiecutter.project_slug }}.websocket:WebSocketProtocol",
+        http="{{ cookiecutter.project_slug }}.protocols:HttpProtocol",
+        ws="{{ cookiecutter.project_slug }}.protocols:WebSocketProtocol",
         ws_max_size=settings.REALTIME_MAX_FRAME_SIZE,
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.
         ws_per_message_deflate=False,

@@ -1,14 +1,15 @@
-"""uvicorn's WebSocket protocol, with the bounds on memory and work that it lacks."""
+"""uvicorn's protocols, HTTP and WebSocket, with the bounds on memory and work that they lack."""
 
 import logging
 import socket
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
 # realtime logs that a socket opens and closes, with address and code. Of uvicorn's own lines about WebSockets, this
 # logger shows warnings and errors.
-logger = logging.getLogger("{{ cookiecutter.project_slug }}.websocket")
+logger = logging.getLogger("{{ cookiecutter.project_slug }}.protocols")
 
 
 def without_traceback(record):
@@ -20,6 +21,12 @@ def without_traceback(record):
 
 logger.addFilter(without_traceback)
 
+# Bytes of a request before its body: its path and headers. nginx takes 32 KiB and less.
+MAX_HEAD = 2**16
+# Requests that may wait for the answer to the one before. Browsers and proxies send none before that.
+MAX_PIPELINE = 10
+# Commas and semicolons in the headers of a handshake. Each cookie and each protocol is parsed in the event loop.
+MAX_ITEMS = 1000
 # Pings and pongs of a client between two keepalive pings of ours (20 s). Each of its pings is answered, read or not.
 MAX_CONTROL_FRAMES = 1000
 # Parts of one message; each costs more memory and time than its bytes.
@@ -28,6 +35,49 @@ MAX_FRAGMENTS = 1024
 TURN = 2**12
 # Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
 LINGER = 5
+
+
+class HttpProtocol(HttpToolsProtocol):
+    # Bytes that have come since the last request, or since the last part of its body.
+    unread = 0
+    answering = None
+
+    def _start_asgi_task(self, cycle, app):
+        self.answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        if self.answering is not None:
+            # uvicorn tells only the last request that came, and others would fail with a traceback.
+            self.answering.disconnected = True
+
+    def data_received(self, data):
+        self.unread += len(data)
+        super().data_received(data)
+        if self.unread > MAX_HEAD and not self.transport.is_closing():
+            self.send_400_response("The header of the request is too large.")
+
+    def on_headers_complete(self):
+        # uvicorn answers an exception with 400.
+        if len(self.pipeline) >= MAX_PIPELINE:
+            raise ValueError("The client does not wait for answers.")
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            raise ValueError("The header of the request is too large.")
+        super().on_headers_complete()
+
+    def on_body(self, body):
+        self.unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self):
+        self.unread = 0
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self):
+        if sum(value.count(b",") + value.count(b";") for _, value in self.headers) > MAX_ITEMS:
+            return self.send_400_response("The lists in the header of the request are too long.")
+        super().handle_websocket_upgrade()
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -49,7 +99,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data):
         if self.turn is None and len(data) <= TURN:
-            return super().data_received(data)
+            return self.parse(data)
         self.unread += data
         if self.turn is None:
             self.take_turn()
@@ -58,11 +108,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Take a part of what has been read. Nothing more is read before all of it is taken."""
         part, self.unread = self.unread[:TURN], self.unread[TURN:]
         self.turn = self.loop.call_soon(self.take_turn) if self.unread else None
-        super().data_received(part)
+        self.parse(part)
         if self.unread:
             self.transport.pause_reading()
         elif not self.read_paused:
             self.resume_reading()
+
+    def parse(self, data):
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # A handshake that websockets cannot read, such as one with a body. uvicorn would never answer it.
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
 
     async def receive(self):
         # As uvicorn's, which would read more although there is something left.
