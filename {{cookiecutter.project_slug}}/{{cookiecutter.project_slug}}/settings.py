@@ -294,8 +294,9 @@ PERMISSIONS_POLICY: dict[str, list] = {
 
 
 def without_traceback(record):
-    """Log what strangers cause, such as a foreign Host, in one line. Return True, as a filter of the log must."""
-    record.exc_info = None
+    """Log what clients cause, such as a foreign Host, in one line. Return True, as a filter of the log must."""
+    if getattr(record, "status_code", 500) < 500:
+        record.exc_info = None
     return True
 
 
@@ -309,13 +310,12 @@ LOGGING = {
         "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_traceback"]},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         # Django's own handler would write each line a second time.
         "django": {"handlers": [], "level": "INFO"},
-        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
         # Messages that found no room in Redis: "… over capacity …".
