@@ -3,7 +3,7 @@ from django.db import models
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
-from .names import fold, validate_name
+from .names import MAX_LENGTH, fold, validate_name
 
 
 class UsernameField(models.CharField):
@@ -23,7 +23,7 @@ class User(AbstractUser):
 
     username = UsernameField(
         _("username"),
-        max_length=150,
+        max_length=MAX_LENGTH,
         unique=True,
         validators=[validate_name],
         error_messages={"unique": _("A user with that username already exists.")},

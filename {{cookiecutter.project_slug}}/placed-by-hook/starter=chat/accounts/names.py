@@ -17,13 +17,19 @@ from precis_i18n import get_profile
 PROFILE = get_profile("UsernameCaseMapped")
 # Scripts that are written together, beside each one alone.
 WRITING_SYSTEMS = [{"HAN", "HIRAGANA", "KATAKANA"}, {"HAN", "HANGUL"}, {"HAN", "BOPOMOFO"}]
+# Characters of a name. What is longer is refused unread: to fold a megabyte takes seconds.
+MAX_LENGTH = 150
 # More marks on one letter would cover the lines above (UTS 39, section 5.4).
 MAX_MARKS = 4
 
 
 def fold(name):
-    """Return `name`, a str, as it is stored and looked up. Names that are not allowed are only normalized."""
-    if not isinstance(name, str):
+    """
+    Return `name`, a str, as it is stored and looked up. Names that are not allowed are only normalized.
+
+    What cannot be stored, above MAX_LENGTH, is returned as it is.
+    """
+    if not isinstance(name, str) or len(name) > MAX_LENGTH:
         return name
     try:
         return PROFILE.enforce(name)
@@ -33,6 +39,9 @@ def fold(name):
 
 def validate_name(name):
     """Raise ValidationError, with a sentence for the person who chose `name`, unless it is allowed."""
+    if len(name) > MAX_LENGTH:
+        # The field says so.
+        return
     try:
         name = PROFILE.enforce(name)
     except UnicodeEncodeError:
@@ -54,7 +63,7 @@ def validate_name(name):
 
 def validate_not_reserved(name):
     """Raise ValidationError if `name` is one of ACCOUNTS_RESERVED_NAMES, or would be taken for one: adm1n, ad-min."""
-    if skeleton(name) in map(skeleton, settings.ACCOUNTS_RESERVED_NAMES):
+    if len(name) <= MAX_LENGTH and skeleton(name) in map(skeleton, settings.ACCOUNTS_RESERVED_NAMES):
         raise ValidationError("This name is reserved, or looks like one that is. Choose another one.")
 
 

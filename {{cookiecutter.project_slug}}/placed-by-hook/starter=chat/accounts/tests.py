@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -7,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from . import names
 from .models import Attempts, User
 
 PASSWORD = "a horse, a staple"
@@ -262,6 +264,20 @@ def test_names_that_could_be_mistaken_are_refused_in_a_sentence(client, db, name
     assert response.status_code == 200
     assert why in response.content.decode()
     assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["signup", "login"])
+def test_a_name_of_a_megabyte_is_not_even_folded(client, db, monkeypatch, name):
+    """That took up to half a minute."""
+    lengths = []
+    profile = SimpleNamespace(enforce=lambda name: lengths.append(len(name)) or name)
+    monkeypatch.setattr(names, "PROFILE", profile)
+
+    response = client.post(reverse(name), {"username": "a" * 10**6, "password": PASSWORD})
+
+    assert response.status_code == 200
+    assert response.context["form"].errors
+    assert max(lengths, default=0) <= 150
 
 
 def test_commands_and_the_admin_know_the_rules_for_names(db):
