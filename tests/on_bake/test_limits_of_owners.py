@@ -200,6 +200,18 @@ async def test_a_new_socket_of_one_who_is_abusing_is_refused(clock):
         assert is_free
 
 
+async def test_a_new_socket_of_one_who_has_not_paid_for_the_last_answers_is_refused(clock):
+    """Each would be sent the same megabytes again."""
+    with place_of(ANN):
+        limit_of(ANN, 20, 200).spend(300)
+
+        with place_of(ANN) as is_free, place_of(BEN) as is_free_for_ben:
+            assert (is_free, is_free_for_ben) == (False, True)
+    clock.now += 5
+    with place_of(ANN) as is_free:
+        assert is_free
+
+
 async def test_an_address_is_refused_when_ten_are_abusing(clock):
     for _ in range(9):
         take(limit_of(OFFICE, 20, 200), 401)

@@ -78,12 +78,14 @@ def place(socket):
     Count `socket` as its owner's until the context ends.
 
     Yields whether the socket may stay. It may not when the owner has REALTIME_SOCKETS_PER_USER (or _PER_ADDRESS)
-    sockets, or has been cut off for its frames and its bucket is not full again.
+    sockets, or has been cut off for its frames and its bucket is not full again, or has not paid for its last answers.
     """
     owners, owner = socket.process[Owners], socket.owner
     usage = owners[owner]
     most = settings.REALTIME_SOCKETS_PER_USER if owner.kind == "user" else settings.REALTIME_SOCKETS_PER_ADDRESS
-    is_free = (most is None or usage.sockets < most) and not any(b.is_abused for b in usage.buckets.values())
+    # A bucket owes tokens after large answers, and another socket might be sent the same ones again.
+    may_send = not any(bucket.is_abused or bucket.wait(0) for bucket in usage.buckets.values())
+    is_free = may_send and (most is None or usage.sockets < most)
     usage.sockets += is_free
     try:
         yield is_free

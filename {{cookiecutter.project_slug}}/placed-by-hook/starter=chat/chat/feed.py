@@ -32,6 +32,8 @@ PAGE = 200
 # Hints that may wait for the channel layer, or for a message before them; and that are sent at a time.
 MAX_HINTS = 1000
 MAX_BATCH = 50
+# Characters of a replay after which the other sockets have their turn.
+TURN = 2**13
 
 
 class Reader:
@@ -70,11 +72,16 @@ class Reader:
             self.consumer.deliver(broadcast)
 
     async def _send_missed(self):
+        sent = 0
         try:
             while not self.live:
                 seq, handed_out = self.seq, self.feed.seq
                 page = await self.feed.read_page(seq)
                 for number, text in page:
+                    sent += len(text)
+                    if sent > TURN:
+                        sent = 0
+                        await asyncio.sleep(0)
                     # The page may have asked for others meanwhile.
                     if self.seq == seq:
                         self.seq = seq = number
