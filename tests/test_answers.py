@@ -491,7 +491,7 @@ def test_without_docker(output_dir):
     mentions = [path for path in project.rglob("*") if path.is_file() and "docker" in path.read_text("utf-8").lower()]
     assert [path.name for path in mentions] == []
     workflow = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
-    assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test"]
+    assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test", "vulnerabilities"]
     assert workflow.endswith("WARNING\n")
 
 
