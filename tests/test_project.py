@@ -226,8 +226,15 @@ def edit(project, changes):
 
 @pytest.mark.parametrize("starter", OPTIONS["starter"])
 def test_chat_can_be_deleted(cookies, starter):
-    """As the README says: its folder, and its lines in three files."""
+    """As the README says: its tables, its folder, and its lines in three files."""
     baked = cookies.bake(extra_context={"starter": starter}).project_path
+    run(baked, "manage.py", "migrate")
+    if starter == "chat":
+        make = "from accounts.models import User; from chat.models import Membership, Room"
+        make += "; Membership.objects.create(room=Room.objects.get(), user=User.objects.create_user('ada'))"
+        run(baked, "manage.py", "shell", "--no-imports", "-c", make)
+        assert "`manage.py migrate chat zero`" in (baked / "README.md").read_text(encoding="utf-8")
+        run(baked, "manage.py", "migrate", "chat", "zero")
     shutil.rmtree(baked / "chat")
     lines = {
         "my_realtime_site/settings.py": ['    "chat",\n'],
@@ -241,6 +248,8 @@ def test_chat_can_be_deleted(cookies, starter):
 
     run(baked, "manage.py", "check")
     run(baked, "manage.py", "migrate")
+    delete = "from django.contrib.auth import get_user_model; get_user_model().objects.all().delete()"
+    run(baked, "manage.py", "shell", "--no-imports", "-c", delete)
     page = "from django.test import Client; print(Client().get('/', headers={'host': 'localhost'}).status_code)"
     assert "404" in run(baked, "manage.py", "shell", "--no-imports", "-c", page).stdout.splitlines()
     # In a minimal project no other test is left.
