@@ -492,7 +492,7 @@ def test_without_docker(output_dir):
     assert [path.name for path in mentions] == []
     workflow = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test", "vulnerabilities"]
-    assert workflow.endswith("WARNING\n")
+    assert workflow.endswith("--no-deps\n")
 
 
 def path_with(folder, *commands):

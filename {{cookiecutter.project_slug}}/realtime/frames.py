@@ -276,7 +276,7 @@ class _Encoder(DjangoJSONEncoder):
             return super().default(o)
         except TypeError:
             kind = type(o).__name__
-            raise TypeError(f"A frame cannot hold an object of type {kind}: put its values in, such as a pk.") from None
+            raise TypeError(f"A frame cannot hold a {kind}: put its values in, such as the pk of a model.") from None
 
 
 # What can be sent: a frame, or what is sent as it is, such as HTML.
