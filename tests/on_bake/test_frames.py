@@ -478,7 +478,7 @@ def test_what_json_does_not_know_is_an_error(value):
 
 
 def test_a_model_in_a_frame_is_told_what_to_send_instead():
-    with pytest.raises(TypeError, match="of type User: put its values in"):
+    with pytest.raises(TypeError, match="hold a User: put its values in"):
         encode({"type": "x", "user": get_user_model()(username="ann")})
 
 
