@@ -227,6 +227,8 @@ def decode64(value):
 def shown(text):
     """Return `text`, which a client sent, for the log: on one line, without control characters, and not too long."""
     text = text if len(text) <= 200 else text[:200] + "…"
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
