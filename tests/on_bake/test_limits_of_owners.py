@@ -244,6 +244,21 @@ async def test_thousands_of_addresses_leave_nothing(until):
     assert not process()[Owners]
 
 
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("2001:DB8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_the_addresses_of_a_household_are_one(address, network):
+    assert limits.network_of(address) == network
+
+
 # Real sockets
 
 
@@ -293,6 +308,20 @@ async def test_one_socket_too_many_of_a_user_is_4429(ann, connect, settings, pat
 
     await sockets[0].disconnect()
     await connect(ann, path)
+
+
+async def test_anonymous_sockets_of_a_household_count_together(open_socket, settings):
+    """IPv6 gives it 2**64 addresses."""
+    settings.REALTIME_TRUST_PROXY, settings.REALTIME_SOCKETS_PER_ADDRESS = True, 1
+
+    async def connect(address, greeting=True):
+        headers = [(b"x-forwarded-for", address)]
+        return await open_socket("/ws/ours/", application=APPLICATION, headers=headers, greeting=greeting)
+
+    await connect(b"2001:db8::1")
+    assert await (await connect(b"2001:db8::2", greeting=False)).closed_with() == 4429
+    for address in (b"2001:db8:0:1::1", b"::ffff:192.0.2.7", b"::ffff:192.0.2.8"):
+        await connect(address)
 
 
 @pytest.mark.parametrize("who", ["ann", "nobody"])

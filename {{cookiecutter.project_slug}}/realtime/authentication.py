@@ -74,7 +74,8 @@ class Authentication:
             return await socket.close(Close.NOT_LOGGED_IN)
         socket.user, socket.session = login.user, session
         is_anonymous = login.user.is_anonymous
-        socket.owner = limits.Owner("address", socket.address) if is_anonymous else limits.Owner("user", login.user.pk)
+        owner = ("address", limits.network_of(socket.address)) if is_anonymous else ("user", login.user.pk)
+        socket.owner = limits.Owner(*owner)
         with limits.place(socket) as is_free, logins.watch(login):
             if not is_free:
                 socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")

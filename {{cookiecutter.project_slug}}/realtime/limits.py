@@ -1,6 +1,7 @@
 """Limits for the sockets of one user or address in this process: their number, and the frames that they send."""
 
 import asyncio
+import ipaddress
 import math
 import time
 from contextlib import contextmanager
@@ -19,6 +20,19 @@ class Owner(NamedTuple):
 
     kind: str
     name: object
+
+
+def network_of(address):
+    """
+    Return what one household has, a str: of an IPv6 address the network of 64 bits, of another one itself.
+
+    address: a str. A server that listens for both kinds sees 192.0.2.7 as ::ffff:192.0.2.7.
+    """
+    try:
+        ip = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip), 64), strict=False))
 
 
 class Bucket:

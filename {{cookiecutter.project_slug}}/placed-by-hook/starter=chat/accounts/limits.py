@@ -7,7 +7,6 @@ The counts are in the database, where all processes see them.
 """
 
 import hashlib
-import ipaddress
 import math
 from datetime import timedelta
 from functools import wraps
@@ -18,6 +17,8 @@ from django.db.models import F
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.crypto import get_random_string
+
+from realtime.limits import network_of
 
 from .middleware import place_for_others
 from .models import Attempts, User
@@ -54,7 +55,7 @@ def limit_guesses(view):
             limits = {digest("browser", browser): settings.ACCOUNTS_GUESSES_PER_ACCOUNT}
         else:
             limits = {digest("account", name): settings.ACCOUNTS_GUESSES_PER_ACCOUNT for name in names}
-            limits[digest("address", network_of(request))] = settings.ACCOUNTS_GUESSES_PER_ADDRESS
+            limits[digest("address", address_of(request))] = settings.ACCOUNTS_GUESSES_PER_ADDRESS
         if seconds := take(limits):
             return refuse(request, "guesses", seconds)
         response = in_turn(request, lambda: view(request, *args, **kwargs), is_known)
@@ -72,7 +73,7 @@ def limit_sign_ups(view):
     def limited(request, *args, **kwargs):
         if request.method != "POST":
             return view(request, *args, **kwargs)
-        limits = {digest("sign-up", network_of(request)): settings.ACCOUNTS_SIGN_UPS_PER_ADDRESS}
+        limits = {digest("sign-up", address_of(request)): settings.ACCOUNTS_SIGN_UPS_PER_ADDRESS}
         if seconds := take(limits):
             return refuse(request, "accounts", seconds)
         response = in_turn(request, lambda: view(request, *args, **kwargs), is_known=False)
@@ -154,20 +155,16 @@ def remember_browser(request, response):
     return response
 
 
-def network_of(request):
+def address_of(request):
     """
-    Return the address of the client, a str; of an IPv6 one the network, which is what one household has.
+    Return the address of the client, a str; of an IPv6 one the network.
 
     With DJANGO_TRUST_PROXY it is the last entry of X-Forwarded-For, which our own proxy wrote.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if settings.REALTIME_TRUST_PROXY:
         address = request.headers.get("X-Forwarded-For", address).rpartition(",")[2].strip()
-    try:
-        is_ipv6 = ipaddress.ip_address(address).version == 6
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network(f"{address}/64", strict=False)) if is_ipv6 else address
+    return network_of(address)
 
 
 def digest(*parts):
