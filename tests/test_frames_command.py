@@ -6,9 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import npm
 import pytest
-from filelock import FileLock
-from servers import REPOSITORY, require, run
+from servers import run
 
 PROBES = Path(__file__).parent / "probes"
 PACKAGES = ["@asyncapi/parser@3.6.6", "typescript@7.0.2"]
@@ -51,17 +51,7 @@ export default message;
 @pytest.fixture(scope="module")
 def node_packages():
     """The folder that node finds PACKAGES from."""
-    npm = shutil.which("npm")
-    require(npm and shutil.which("node"), "node and npm are not installed")
-    directory = REPOSITORY / "build" / "-".join(PACKAGES).replace("@", "-").replace("/", "-").strip("-")
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"):
-        if not (directory / "complete").exists():
-            install = [npm, "install", "--no-audit", "--no-fund", "--prefix", directory, *PACKAGES]
-            installed = subprocess.run(install, capture_output=True, encoding="utf-8")
-            require(installed.returncode == 0, f"{PACKAGES} cannot be installed: {installed.stderr}")
-            (directory / "complete").touch()
-    return directory
+    return npm.install(*PACKAGES)
 
 
 @pytest.fixture(scope="module")
