@@ -68,6 +68,9 @@ class Board(RealtimeConsumer):
     receives = [Stroke, Message]
     sends = [Stroke, Message, State, ConnectionEstablished]
 
+    async def receive_frame(self, frame):
+        await self.send(frame)
+
 
 class Other:
     class Message(Frame):
@@ -77,6 +80,9 @@ class Other:
 class OtherBoard(RealtimeConsumer):
     receives = [Other.Message]
     sends = [Other.Message]
+
+    async def receive_frame(self, frame):
+        await self.send(frame)
 
 
 # As two apps may call their consumers.

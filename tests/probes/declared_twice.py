@@ -13,6 +13,9 @@ def make_consumer(type_of_text):
     class Consumer(RealtimeConsumer):
         receives = [Message]
 
+        async def receive_frame(self, frame):
+            await self.send(frame)
+
     return Consumer
 
 
