@@ -177,7 +177,12 @@ def start_make(names, tmp_path_factory):
         with start_make.log.open("wb") as log:
             command = ["make", f"PYTHON={sys.executable}", *arguments]
             streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            return subprocess.Popen(command, cwd=folder / "clone", env=env, start_new_session=True, **streams)
+            # A run in the background ignores Ctrl-C, and so would make.
+            ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                return subprocess.Popen(command, cwd=folder / "clone", env=env, start_new_session=True, **streams)
+            finally:
+                signal.signal(signal.SIGINT, ignored)
 
     start_make.log = folder / "log"
     return start_make
