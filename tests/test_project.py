@@ -18,6 +18,7 @@ FILES = [
     "README.md",
     "accounts/__init__.py",
     "accounts/admin.py",
+    "accounts/limits.py",
     "accounts/migrations/0001_initial.py",
     "accounts/migrations/__init__.py",
     "accounts/models.py",
@@ -84,7 +85,6 @@ STARTER_FILES = {
     ],
     "chat": [
         "accounts/forms.py",
-        "accounts/limits.py",
         "accounts/middleware.py",
         "accounts/migrations/0002_attempts.py",
         "accounts/names.py",
