@@ -378,7 +378,7 @@ async def test_a_claim_that_fails_is_found_by_halves(ann, connect, caplog, monke
     # Not 200: half and half again.
     assert len(calls) < 30
     (line,) = complaints(caplog)
-    assert line == "WebSocket /ws/ours/ of unknown: its session cannot be read"
+    assert line == "WebSocket /ws/ours/ of unknown has a session that cannot be read"
     assert "OverflowError: cannot be read" in caplog.text
     assert key_of(other) not in caplog.text
 

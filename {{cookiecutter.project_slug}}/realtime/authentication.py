@@ -10,29 +10,26 @@ import logging
 import math
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.http import parse_cookie
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
 from . import limits
 from .broadcasts import digest, send_on_commit, user_group
 from .close import Close
-from .database import DatabaseOutage, DatabaseUse
 from .fanout import get_fanout
 from .outage import Unavailable
 from .process import process
 from .socket import NO_SOCKETS
-from .users import BATCH, UserBatcher, session_store
+from .users import BATCH, UserBatcher, authenticate_cookie, authenticate_token, session_store
 
 logger = logging.getLogger(__name__)
 
@@ -66,36 +63,38 @@ class Authentication:
         logins = socket.process[Logins]
         # A proxy that speaks HTTP/2 may send each cookie in a line of its own.
         header = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
-        cookies = parse_cookie(header.decode("latin-1"))
-        session = session_store(cookies.get(settings.SESSION_COOKIE_NAME))
+        if not logins.listens and (header or socket.token is not None):
+            await logins.listen()
+        cookies, expires_at = parse_cookie(header.decode("latin-1")), None
         if socket.token is None:
-            login = await logins.of_session(socket, session)
-        elif (login := await logins.of_token(socket, scope)) is None:
+            user, session = await authenticate_cookie(socket, cookies)
+        else:
+            user, session, expires_at = await authenticate_token(socket, scope)
+        if user is None:
             return await socket.close(Close.NOT_LOGGED_IN)
-        socket.user, socket.session = login.user, session
-        is_anonymous = login.user.is_anonymous
-        owner = ("address", limits.network_of(socket.address)) if is_anonymous else ("user", login.user.pk)
-        socket.owner = limits.Owner(*owner)
-        with limits.place(socket) as is_free, logins.watch(login):
+        socket.user, socket.session = user, session
+        socket.owner = limits.owner_of(user, socket.address)
+        login = Login(socket, user, session.session_key if user.is_authenticated else None, expires_at)
+        with limits.place(socket) as is_free:
             if not is_free:
                 socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
-                await socket.close(Close.TOO_MANY_MESSAGES)
-            await logins.catch_up(login, since)
-            if not socket.outbox.closed:
-                scope = dict(scope, cookies=cookies, session=session, user=login.user)
-                await self.application(scope, receive, send)
+                return await socket.close(Close.TOO_MANY_MESSAGES)
+            async with logins.watch(login, since):
+                if not socket.closed:
+                    scope = dict(scope, cookies=cookies, session=session, user=user)
+                    await self.application(scope, receive, send)
 
 
 class Login:
     """
     The login of one socket: a user by the session of this key or by a token, or AnonymousUser.
 
-    names: the digests of primary key and session key, which messages between processes contain.
+    names: the digests of primary key and session key, or None, which messages between processes contain.
     """
 
     def __init__(self, socket, user, key=None, expires_at=None):
         self.socket, self.user, self.key, self.expires_at = socket, user, key, expires_at
-        self.names = [digest(value) for value in (user.pk, key) if value is not None]
+        self.names = [value if value is None else digest(value) for value in (user.pk, key)]
         # A token may bring a user who is in no table.
         self._hash = user.get_session_auth_hash() if isinstance(user, get_user_model()) else None
 
@@ -121,61 +120,38 @@ class Logins:
         self._heard = {}  # when, by name, the oldest first
         self._tasks = set()
         self._rechecking = None
-        self._joining, self._listens = None, False
+        self._joining, self.listens = None, False
         self._users = process()[UserBatcher]
 
-    async def of_token(self, socket, scope):
-        """Return the Login of the socket's token, or None. Raises Unavailable, and what REALTIME_TOKEN_USER does."""
-        if not self._listens:
-            await self._listen()
-        async with DatabaseUse():
-            answer = await import_string(settings.REALTIME_TOKEN_USER)(socket.token, scope)
-        user, expires_at = answer if isinstance(answer, tuple) else (answer, None)
-        login = user is not None and user.is_active and Login(socket, user, expires_at=expires_at)
-        return login if login and login.holds(user) else None
+    @asynccontextmanager
+    async def watch(self, login, since):
+        """
+        Until the context ends, close the socket of `login` when the login does not hold any more.
 
-    async def of_session(self, socket, session):
-        """Read `session`, a SessionStore, and return its Login. Raises Unavailable."""
-        user, key = None, session.session_key
-        if key is not None:
-            if not self._listens:
-                await self._listen()
-            try:
-                (user,) = await self._users.load([session])
-            except Unavailable:
-                (user,) = await process()[DatabaseOutage].retry(self._users.load, [session])
-        if isinstance(user, Exception):
-            logger.error("WebSocket %s of %s: its session cannot be read", socket.path, socket.address, exc_info=user)
-            session._session_key, session._session_cache, user = None, {}, None
-        return Login(socket, AnonymousUser()) if user is None else Login(socket, user, key)
-
-    @contextmanager
-    def watch(self, login):
-        """Until the context ends, close the socket of `login` when the login does not hold any more."""
-        for name in login.names:
+        since: the time.monotonic() before the user was read; the login may have ended meanwhile.
+        """
+        names = [name for name in login.names if name is not None]
+        for name in names:
             self._logins[name].add(login)
-        if login.names and self._rechecking is None:
+        if names and self._rechecking is None:
             self._rechecking = asyncio.create_task(self._recheck_all())
         if login.expires_at is not None:
             seconds = (login.expires_at - timezone.now()).total_seconds()
             timer = asyncio.get_running_loop().call_later(seconds, self._start, self._close, [login])
         try:
+            changed, ended = (self._heard.get(name, -math.inf) for name in login.names)
+            if ended > since - RECENT:
+                await self._close([login])
+            elif changed > since:
+                await self._recheck([login])
             yield
         finally:
             if login.expires_at is not None:
                 timer.cancel()
-            for name in login.names:
+            for name in names:
                 self._logins[name].discard(login)
                 if not self._logins[name]:
                     del self._logins[name]
-
-    async def catch_up(self, login, since):
-        """Close the socket of `login` if the login has ended since `since`, when it was not watched yet."""
-        ended, changed = (self._heard.get(digest(value), -math.inf) for value in (login.key, login.user.pk))
-        if ended > since - RECENT:
-            await self._close([login])
-        elif changed > since:
-            await self._recheck([login])
 
     def handle(self, message):
         """Take a message of `tell()`: close the sockets of a session, or re-check those of a user."""
@@ -191,19 +167,19 @@ class Logins:
     def deliver(self, broadcast):
         """Ignore broadcasts, which are for sockets."""
 
-    async def _listen(self):
+    async def listen(self):
         """Join GROUP. Gives up for now after LISTEN_TIMEOUT; the fan-out has logged why."""
         joining = self._joining = self._joining or asyncio.create_task(get_fanout().join(GROUP, self))
         # Not cancelled: other handshakes wait for the same join.
         await asyncio.wait([joining], timeout=LISTEN_TIMEOUT)
         if joining.done():
-            self._joining, self._listens = None, joining.exception() is None
+            self._joining, self.listens = None, joining.exception() is None
 
     async def _recheck_all(self):
         while self._logins:
             await asyncio.sleep(settings.REALTIME_RECHECK_SECONDS)
-            if not self._listens:
-                await self._listen()
+            if not self.listens:
+                await self.listen()
             await self._recheck(list({login for logins in self._logins.values() for login in logins}))
         self._rechecking = None
 

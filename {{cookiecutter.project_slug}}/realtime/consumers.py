@@ -78,7 +78,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             # In a test of this consumer alone.
             return await Sockets(self)(scope, receive, send)
         self.scope, self.base_send, self.socket = scope, send, scope["realtime"]
-        self._joined, self._tasks, self._turn, self._channel_used = set(), Tasks(self.socket), 0, False
+        self._joined, self._tasks, self._turn, self._channel_used = set(), None, 0, False
         self._outbox = self.socket.outbox
         self._outbox.limit, self.socket.counts_itself = self.outbox_limit, True
         if type(self).deliver is RealtimeConsumer.deliver:
@@ -221,6 +221,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
+        self._tasks = self._tasks or Tasks(self.socket)
         return self._tasks.start(self._run, coroutine)
 
     # The socket
@@ -312,7 +313,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _end(self):
         """End the tasks and leave the groups, however the socket ends, and call disconnect()."""
-        await self._tasks.end()
+        if self._tasks is not None:
+            await self._tasks.end()
         for group in list(self._joined):
             await self.leave(group)
         try:

@@ -22,6 +22,11 @@ class Owner(NamedTuple):
     name: object
 
 
+def owner_of(user, address):
+    """Return the Owner of the sockets of `user`, at this address, a str, if nobody is logged in."""
+    return Owner("address", network_of(address)) if user.is_anonymous else Owner("user", user.pk)
+
+
 def network_of(address):
     """
     Return what one household has, a str: of an IPv6 address the network of 64 bits, of another one itself.

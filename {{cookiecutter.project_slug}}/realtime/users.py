@@ -1,6 +1,7 @@
-"""The users of many sessions and tokens, read together: after a deploy thousands of sockets come back at once."""
+"""Who it is: the users of cookies and tokens, read together, since after a deploy thousands of sockets come back at once."""
 
 import asyncio
+import logging
 import re
 from copy import copy
 from importlib import import_module
@@ -8,19 +9,54 @@ from importlib import import_module
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import base, cache, db, signed_cookies
 from django.core.exceptions import ValidationError
 from django.db import OperationalError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
 
-from .database import query
+from .database import DatabaseOutage, DatabaseUse, query
 from .outage import Unavailable
 
 # Claims that are read in one query.
 BATCH = 500
 # Wider than Django's own keys, without characters that break a query, such as NUL.
 SESSION_KEY_FORMAT = re.compile(r"[A-Za-z0-9_.:-]{8,128}")
+
+
+async def authenticate_cookie(socket, cookies):
+    """
+    Return the user of the session that `cookies`, a dict, name, and its SessionStore. Raises Unavailable.
+
+    Without a login it is an AnonymousUser.
+    """
+    session, user = session_store(cookies.get(settings.SESSION_COOKIE_NAME)), None
+    if session.session_key is not None:
+        load = socket.process[UserBatcher].load
+        try:
+            (user,) = await load([session])
+        except Unavailable:
+            (user,) = await socket.process[DatabaseOutage].retry(load, [session])
+    if isinstance(user, Exception):
+        socket.log(logging.ERROR, "has a session that cannot be read", exc_info=user)
+        session._session_key, session._session_cache, user = None, {}, None
+    return user or AnonymousUser(), session
+
+
+async def authenticate_token(socket, scope):
+    """
+    Return the user of the socket's token or None, a session that is empty, and when the token expires, or None.
+
+    Raises Unavailable, and whatever REALTIME_TOKEN_USER does.
+    """
+    async with DatabaseUse():
+        answer = await import_string(settings.REALTIME_TOKEN_USER)(socket.token, scope)
+    user, expires_at = answer if isinstance(answer, tuple) else (answer, None)
+    if user is not None and not (user.is_active and (expires_at is None or expires_at > timezone.now())):
+        user = None
+    return user, session_store(), expires_at
 
 
 class UserBatcher:
