@@ -20,6 +20,7 @@ from realtime.checks import (
     check_allowed_origins,
     check_asgi_application,
     check_channel_layer,
+    check_channel_layers,
     check_consumers,
     check_daphne,
     check_routing,
@@ -446,6 +447,18 @@ def test_check_explains_signed_cookies(settings):
 
 def test_check_explains_the_in_memory_layer():
     assert [warning.id for warning in check_channel_layer(None)] == ["realtime.W001"]
+    assert check_channel_layers(None) == []
+
+
+@pytest.mark.parametrize("layers", [{}, {"other": {}}, None])
+def test_check_asks_for_a_channel_layer(settings, layers):
+    if layers is None:
+        del settings.CHANNEL_LAYERS
+    else:
+        settings.CHANNEL_LAYERS = layers
+
+    assert [error.id for error in check_channel_layers(None)] == ["realtime.E008"]
+    assert check_channel_layer(None) == []
 
 
 @pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "192.0.2.7")])

@@ -187,10 +187,24 @@ def check_sessions(app_configs, **kwargs):
     return [checks.Warning(what, hint=hint, id="realtime.W003")]
 
 
+@checks.register
+def check_channel_layers(app_configs, **kwargs):
+    """Without a channel layer no socket can be opened."""
+    if default_layer():
+        return []
+    hint = 'For one process: CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}'
+    return [checks.Error("CHANNEL_LAYERS has no default.", hint=hint, id="realtime.E008")]
+
+
+def default_layer():
+    # Django has no such setting, so that a project which was never baked may have none.
+    return getattr(settings, "CHANNEL_LAYERS", {}).get("default", {})
+
+
 @checks.register(deploy=True)
 def check_channel_layer(app_configs, **kwargs):
     """In production, messages must reach the sockets of the other processes."""
-    if settings.CHANNEL_LAYERS["default"]["BACKEND"] != "channels.layers.InMemoryChannelLayer":
+    if default_layer().get("BACKEND") != "channels.layers.InMemoryChannelLayer":
         return []
     what = "The channel layer is in memory: a broadcast reaches the sockets of its own process only."
     hint = "Set REDIS_URL. With one process for ever, silence this check."
