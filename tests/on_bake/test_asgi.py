@@ -158,6 +158,7 @@ def test_a_proxy_that_ends_tls(settings):
         (["bearer.abc", "chat"], [], "abc", ["chat"]),
         (["chat", "bearer64.w6Q"], [], "ä", ["chat"]),
         (["chat", "bearer64.!"], [], "", ["chat"]),
+        (["chat", "bearer64.AGE"], [], "", ["chat"]),
         (["bearer.abc"], [], "abc", []),
         ([], [(b"authorization", b"Bearer abc")], "abc", None),
         ([], [(b"authorization", b"bearer  abc")], "abc", None),

@@ -217,11 +217,12 @@ def take_token(scope):
 
 
 def decode64(value):
-    """Return the text of `value`, base64url without padding, or "" if it is none."""
+    """Return the text of `value`, base64url without padding, or "" if it is none, or one that databases refuse (NUL)."""
     try:
-        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).decode()
+        text = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
+    return text if text.isprintable() else ""
 
 
 def shown(text):
