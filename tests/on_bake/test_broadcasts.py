@@ -14,7 +14,7 @@ from django.urls import path
 from realtime import anotify, anotify_user, broadcasts, notify, notify_consumers, notify_user
 from realtime.asgi import AllowedOrigins, Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
-from realtime.fanout import Fanout
+from realtime.fanout import Fanout, Subscription
 from realtime.frames import Frame
 from realtime.process import process
 from realtime.testing import assert_broadcast
@@ -45,6 +45,21 @@ def connect(open_socket):
         return await open_socket(PATH, application=application, **options)
 
     return connect
+
+
+async def test_notify_reaches_a_subscription_where_no_socket_is(transactional_db, until):
+    """As that of a page that listens to server-sent events."""
+    heard = []
+
+    class Member:
+        deliver = staticmethod(heard.append)
+
+    subscription = await Subscription.join("group", Member())
+    await sync_to_async(notify)("group", {"type": "news"})
+    await until(lambda: heard)
+    await subscription.leave()
+
+    assert [broadcast.event["text"] for broadcast in heard] == ['{"type":"news"}']
 
 
 async def test_notify_sends_on_commit(connect):

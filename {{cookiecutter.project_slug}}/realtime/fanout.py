@@ -15,7 +15,7 @@ from channels.layers import get_channel_layer
 
 from . import layers
 from .outage import RETRY_EVERY, Outage, Unavailable
-from .process import process
+from .process import process, serve
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ class Subscription:
     @classmethod
     async def join(cls, group: str, member: Member) -> "Subscription":
         """Return the Subscription once messages to `group`, a str, reach `member`. Raises Unavailable."""
-        await get_fanout().join(group, member)
+        # In a server that has no socket yet, notify() must find this event loop.
+        await serve()[Fanout, "default"].join(group, member)
         return cls(group, member)
 
     async def send(self, message: dict[str, Any]) -> None:
