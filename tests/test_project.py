@@ -61,6 +61,8 @@ FILES = [
     "realtime/limits.py",
     "realtime/management/commands/frames.py",
     "realtime/management/commands/runserver.py",
+    "realtime/management/commands/startconsumer.py",
+    "realtime/management/commands/startconsumer.txtar",
     "realtime/outage.py",
     "realtime/outbox.py",
     "realtime/process.py",
@@ -176,8 +178,8 @@ def test_no_leftover_of_the_template(baked):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             assert "cookiecutter" not in text, path
-            # HTML has braces of Django's, scripts their own, workflows ${{ }}.
-            if path.suffix not in {".html", ".js"}:
+            # HTML has braces of Django's, scripts their own, workflows ${{ }}; a .txtar holds all of them.
+            if path.suffix not in {".html", ".js", ".txtar"}:
                 assert not re.search(r"(?<!\$)\{\{|\{%|%\}", text), path
             assert text.endswith("\n") or not text, path
             assert "\n\n\n\n" not in text, path
