@@ -94,7 +94,9 @@ def commands(folder):
         python = r".venv\Scripts\python" if WINDOWS else ".venv/bin/python"
         yield "py -m venv .venv" if WINDOWS else "python3 -m venv .venv"
         yield f"{python} -m pip install -U pip"
-        yield f"{python} -m pip install -e . --group dev"
+        # Apart, so that an older Python is told by the first, in one line.
+        yield f"{python} -m pip install -e ."
+        yield f"{python} -m pip install --group dev"
     yield f"{python} manage.py migrate"
     yield f"{python} manage.py runserver"
 

@@ -176,10 +176,11 @@ class Server(Process):
     A server process of a baked project.
 
     kind: "runserver", "daphne", "uvicorn" (their command lines) or "production" (`python -m <project>`).
-    env: variables of the contract. After `stop()`, `start()` brings it back on the same port.
+    env: variables of the contract. python: the words that run another Python than the shared one of the tests.
+    After `stop()`, `start()` brings it back on the same port.
     """
 
-    def __init__(self, project, kind="runserver", env=None):
+    def __init__(self, project, kind="runserver", env=None, python=None):
         self.kind = kind
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -193,7 +194,7 @@ class Server(Process):
             "uvicorn": ["-m", "uvicorn", application, "--lifespan", "off", *address],
             "production": ["-m", slug_of(project), *address],
         }[kind]
-        self.command = [python_of(project), *arguments]
+        self.command = [*(python or [python_of(project)]), *arguments]
         self.directory = project
         self.log_file = project.parent / f"{kind}-{self.port}.log"
 

@@ -526,7 +526,8 @@ def test_next_steps_without_uv(output_dir, tmp_path):
         "cd my_realtime_site",
         "py -m venv .venv" if WINDOWS else "python3 -m venv .venv",
         f"{python} -m pip install -U pip",
-        f"{python} -m pip install -e . --group dev",
+        f"{python} -m pip install -e .",
+        f"{python} -m pip install --group dev",
         f"{python} manage.py migrate",
         f"{python} manage.py runserver",
     ]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 
 import httpx
 import pytest
@@ -40,12 +41,17 @@ BAD_FRAMES = {
     "NaN": ('{"type": "message", "text": "x", "n": NaN}', "not_json"),
     "Infinity": ('{"type": "message", "text": "x", "n": -Infinity}', "not_json"),
     "20,000 deep": ("[" * 20_000 + "]" * 20_000, "not_an_object"),
-    "8,000 deep objects": ('{"type":' * 8000, "too_deep"),
-    "8,000 deep in a field": ('{"type": "message", "text": ' + "[" * 8000 + "]" * 8000 + "}", "too_deep"),
-    "8,000 deep in no field": ('{"type": "message", "text": "x", "n": ' + "[" * 8000 + "]" * 8000 + "}", "too_deep"),
     "id is a number": ('{"type": "message", "text": "x", "id": 1}', "bad_id"),
     "long id": (json.dumps({"type": "message", "text": "x", "id": "x" * 101}), "bad_id"),
 }
+# What a frame of 64 KiB may hold is not too deep for Python 3.14 and newer.
+if sys.version_info < (3, 14):
+    DEEP = "[" * 20_000 + "]" * 20_000
+    BAD_FRAMES |= {
+        "12,000 deep objects": ('{"a":' * 12_000, "too_deep"),
+        "20,000 deep in a field": ('{"type": "message", "text": ' + DEEP + "}", "too_deep"),
+        "20,000 deep in no field": ('{"type": "message", "text": "x", "n": ' + DEEP + "}", "too_deep"),
+    }
 
 
 def parameters():

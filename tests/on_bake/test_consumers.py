@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 import pytest
 from channels.testing import WebsocketCommunicator
@@ -343,7 +344,8 @@ async def test_only_codes_of_applications():
         ('{"type": "x"}', "unknown_type"),
         ('{"type": "x", "id": 1}', "bad_id"),
         ('{"type": "x", "text": "\\ud800"}', "not_unicode"),
-        ('{"type": "do", "n": ' + "[" * 20_000, "too_deep"),
+        # What a frame may hold is not too deep for Python 3.14 and newer.
+        ('{"type": "do", "n": ' + "[" * 20_000, "too_deep" if sys.version_info < (3, 14) else "not_json"),
     ],
 )
 async def test_bad_frames_are_answered(frame, code):
