@@ -48,6 +48,23 @@ def place(files):
         undo.pop_all()
 
 
+def undo_written_in_place():
+    """Put back what cookiecutter has written over in an existing project, and remove what it has added."""
+    kept, names = STAGING / "replaced-in-place", STAGING / "written-in-place"
+    if not names.exists():
+        return
+    for top in map(Path, names.read_text().split()):
+        # What lies in a folder first.
+        for path in [*sorted(top.rglob("*"), reverse=True), top]:
+            if os.path.lexists(kept / path):
+                if not path.is_dir():
+                    (kept / path).replace(path)
+            elif path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+
+
 def check(files):
     """Stop with one line if a folder is in the way of a file, or a file in the way of a folder."""
     for _, target in files:
@@ -67,8 +84,11 @@ def place_staged_files():
             files = [(source, target) for source, target in files if not os.path.lexists(target)]
         check(files)
         place(files)
-    except OSError as error:
-        sys.exit(f"the files of the chosen options cannot be written, and none was: {error}")
+    except (OSError, SystemExit) as error:
+        undo_written_in_place()
+        if isinstance(error, OSError):
+            sys.exit(f"the files of the chosen options cannot be written, and none was: {error}")
+        raise
     finally:
         rmtree(STAGING)
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import reprlib
+import shutil
 import sys
 import unicodedata
 from pathlib import Path
@@ -74,6 +75,18 @@ def check_places():
             sys.exit(f"{path} is a file, and a folder of that name belongs there: rename it")
 
 
+def keep_what_is_replaced():
+    """Copy what cookiecutter writes over, so that post_gen_project.py can put it back if it fails."""
+    kept = STAGING / "replaced-in-place"
+    kept.mkdir()
+    for path in map(Path, WRITTEN_IN_PLACE):
+        if path.is_dir():
+            shutil.copytree(path, kept / path, symlinks=True)
+        elif os.path.lexists(path):
+            shutil.copy2(path, kept / path, follow_symlinks=False)
+    (STAGING / "written-in-place").write_text("\n".join(WRITTEN_IN_PLACE))
+
+
 def note_skip_if_file_exists():
     """
     Leave a note for post_gen_project.py, in an existing project: was --skip-if-file-exists given?
@@ -88,6 +101,7 @@ def note_skip_if_file_exists():
     try:
         STAGING.mkdir()
         (STAGING / "skip-if-file-exists").write_text("yes")
+        keep_what_is_replaced()
     except OSError as error:
         sys.exit(f"the project's folder cannot be written to: {error}")
 
