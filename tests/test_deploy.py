@@ -511,6 +511,29 @@ def test_passwords_are_limited_per_address(limited, path, address):
     assert httpx.post(limited.url + path).status_code == 204
 
 
+def test_the_ipv6_addresses_of_a_household_are_limited_together(bake):
+    """It has 2**64 of them."""
+    changes = {"#set_real_ip_from 10.0.0.0/8;": "set_real_ip_from 127.0.0.1;", "#real_ip_header": "real_ip_header"}
+    with (
+        Upstream() as upstream,
+        Nginx(bake(), [upstream], changes) as nginx,
+        httpx.Client(base_url=nginx.url) as client,
+    ):
+
+        def statuses(addresses):
+            return Counter(
+                client.post("admin/login/", headers={"X-Forwarded-For": address}).status_code for address in addresses
+            )
+
+        # With a byte that is a line break, since the rule is a regular expression.
+        one = statuses(f"2001:db8:a0a:0:{number:x}::{number:x}" for number in range(0x0A00, 0x0A00 + 40))
+        assert 21 <= one[204] <= 24
+        assert one[429] >= 16
+        assert statuses(f"2001:db8:a0a:1::{number:x}" for number in range(20)) == {204: 20}
+        assert statuses(f"2001:db8:{number:x}::1" for number in range(40)) == {204: 40}
+        assert statuses(f"192.0.2.{number}" for number in range(40)) == {204: 40}
+
+
 @pytest.fixture(scope="module")
 def limited(bake):
     if sys.platform != "linux":
