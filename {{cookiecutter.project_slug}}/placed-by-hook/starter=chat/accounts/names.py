@@ -7,8 +7,10 @@ Names follow PRECIS (RFC 8265, UsernameCaseMapped), which refuses spaces and wha
 
 import string
 import unicodedata
+from functools import cache
+from itertools import islice, product
 
-from confusable_homoglyphs.categories import unique_aliases
+from confusable_homoglyphs.categories import alias, unique_aliases
 from confusable_homoglyphs.confusables import confusables_data
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -17,6 +19,9 @@ from precis_i18n import get_profile
 PROFILE = get_profile("UsernameCaseMapped")
 # Scripts that are written together, beside each one alone.
 WRITING_SYSTEMS = [{"HAN", "HIRAGANA", "KATAKANA"}, {"HAN", "HANGUL"}, {"HAN", "BOPOMOFO"}]
+# Those whose letters can make up a word that looks like one of ASCII, and how many such words are looked up in each.
+LOOK_ALIKE = ["CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"]
+MAX_LOOK_ALIKES = 100
 # Characters of a name. What is longer is refused unread: to fold a megabyte takes seconds.
 MAX_LENGTH = 150
 # More marks on one letter would cover the lines above (UTS 39, section 5.4).
@@ -79,3 +84,26 @@ def look_of(character):
         return character
     looks = (look["c"] for look in confusables_data.get(character, ()))
     return next((look for look in looks if look.isascii()), character)
+
+
+def look_alikes(name):
+    """
+    Return the names that look like `name`, a str as fold() returns it, in other scripts: a set.
+
+    Whole-script confusables (https://www.unicode.org/reports/tr39/#Whole_Script_Confusables): "coco" in Cyrillic.
+    """
+    latin = "".join(map(look_of, name))
+    if not latin.isascii():
+        return set()
+    found = {latin}
+    for script in LOOK_ALIKE:
+        words = product(*[twins(c, script) if c.isalpha() else [c] for c in latin])
+        found.update(map("".join, islice(words, MAX_LOOK_ALIKES)))
+    return found - {name}
+
+
+@cache
+def twins(letter, script):
+    """Return the letters of `script` that look like `letter`, one of ASCII."""
+    looks = [look["c"] for look in confusables_data.get(letter, ())]
+    return [c for c in looks if len(c) == 1 and alias(c) == script and fold(c) == c]

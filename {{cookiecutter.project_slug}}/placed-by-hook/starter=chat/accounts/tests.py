@@ -268,6 +268,28 @@ def test_names_that_could_be_mistaken_are_refused_in_a_sentence(client, db, name
     assert not User.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [
+        ("coco", "\u0441\u043e\u0441\u043e"),
+        ("\u0441\u043e\u0441\u043e", "Coco"),
+        ("pope-7", "\u0440\u043e\u0440\u0435-7"),
+        ("\u03bf\u03c5", "ou"),
+    ],
+)
+def test_a_name_that_looks_like_a_taken_one_in_another_script(client, db, taken, name):
+    assert sign_up(client, taken).url == HOME
+    client.logout()
+
+    assert "looks like that of somebody else" in sign_up(client, name).content.decode()
+    assert User.objects.count() == 1
+
+
+def test_a_name_of_letters_that_look_like_others_is_free_while_nobody_has_the_other(client, db):
+    """A Russian Sarah, all of whose letters look like Latin ones."""
+    assert sign_up(client, "\u0441\u0430\u0440\u0430").url == HOME
+
+
 @pytest.mark.parametrize("name", ["signup", "login"])
 def test_a_name_of_a_megabyte_is_not_even_folded(client, db, monkeypatch, name):
     """That took up to half a minute."""
