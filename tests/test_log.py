@@ -18,10 +18,6 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 # What is logged without shown(), by file, and why it cannot be a client's text. Numbers and %r need no entry.
 OURS = {
     "realtime/activity.py": {"counts": "names and numbers of Activity"},
-    "realtime/authentication.py": {
-        "socket.path": "shown() in Socket.__init__()",
-        "socket.address": "shown() in client_address(), or of the kernel",
-    },
     "realtime/broadcasts.py": {"message['group']": "the layer takes a few characters of ASCII only"},
     "realtime/fanout.py": {"name": "the layer takes a few characters of ASCII only"},
     "realtime/outage.py": {
