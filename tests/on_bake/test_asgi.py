@@ -123,6 +123,20 @@ def test_own_origins_and_those_of_the_setting_are_allowed(settings, host, scheme
     assert remedy_of(scope_of(host, scheme), origin) is None
 
 
+def test_headers_that_nobody_asks_for_are_not_decoded(settings):
+    """There may be hundreds, in each handshake."""
+
+    class Unread(bytes):
+        def decode(self, *arguments):
+            raise AssertionError
+
+    settings.ALLOWED_HOSTS = ["a.example"]
+    scope = scope_of("a.example")
+    scope["headers"].append((b"cookie", Unread(b"a=b")))
+
+    assert remedy_of(scope, "http://a.example") is None
+
+
 def test_a_host_that_is_not_the_sites_is_refused(settings):
     settings.ALLOWED_HOSTS = ["a.example"]
 

@@ -52,9 +52,8 @@ async def refuse(scope, receive, send, remedy):
 
 def remedy_for(scope):
     """Return None if the page may open a socket, or else a sentence that names the setting which would allow it."""
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    origin = headers.get(b"origin")
-    scheme, host = own_address(scope, headers)
+    origin = get_header(scope, b"origin")
+    scheme, host = own_address(scope)
     hosts = settings.ALLOWED_HOSTS or (LOCALHOST if settings.DEBUG else [])
     if not validate_host(without_port(host), hosts):
         return f"If the site has this host, add {shown(without_port(host))} to DJANGO_ALLOWED_HOSTS."
@@ -73,16 +72,16 @@ def remedy_for(scope):
     return f"If the page is yours, add {shown(origin)} to DJANGO_ALLOWED_ORIGINS."
 
 
-def own_address(scope, headers):
+def own_address(scope):
     """Return scheme and host, with a port that is not the scheme's own, at which the client asks: as in an Origin."""
     secure = scope.get("scheme") in ("wss", "https")
     if settings.SECURE_PROXY_SSL_HEADER:
         # As HttpRequest.scheme reads it.
         name, value = settings.SECURE_PROXY_SSL_HEADER
-        header = headers.get(name.removeprefix("HTTP_").replace("_", "-").lower().encode())
+        header = get_header(scope, name.removeprefix("HTTP_").replace("_", "-").lower().encode())
         secure = secure if header is None else header.split(",")[0].strip() == value
-    forwarded = headers.get(b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
-    host = (forwarded or headers.get(b"host") or "").lower()
+    forwarded = get_header(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
+    host = (forwarded or get_header(scope, b"host") or "").lower()
     return ("https", host.removesuffix(":443")) if secure else ("http", host.removesuffix(":80"))
 
 
