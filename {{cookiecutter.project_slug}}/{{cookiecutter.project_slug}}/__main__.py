@@ -1,6 +1,7 @@
 """The production server, uvicorn, with all of its settings: `python -m {{ cookiecutter.project_slug }}`."""
 
 import argparse
+import contextlib
 import logging
 import os
 
@@ -8,6 +9,9 @@ import uvicorn
 from django.conf import settings
 
 logger = logging.getLogger("{{ cookiecutter.project_slug }}.server")
+
+# Open files where the system has no limit.
+MAX_FILES = 2**16
 
 
 def main():
@@ -23,6 +27,7 @@ def main():
         "--port", default=port or 8000, type=int, help="port to listen on (default: the variable PORT, or 8000)"
     )
     options = parser.parse_args()
+    raise_file_limit()
     # The limit of a header, which websockets reads when it is imported: pages take such cookies, too.
     os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(2**16))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
@@ -49,6 +54,21 @@ def main():
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.
         ws_per_message_deflate=False,
     )
+
+
+def raise_file_limit():
+    """Let the process have as many open files as the system allows: each socket is one, and many shells say 1024."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS has a limit of its own where this one is infinite.
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else hard
+    if soft not in (wanted, resource.RLIM_INFINITY):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def count_workers():

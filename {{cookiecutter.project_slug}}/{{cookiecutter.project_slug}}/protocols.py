@@ -23,6 +23,8 @@ logger.addFilter(without_traceback)
 
 # Bytes of a request before its body: its path and headers. nginx takes 32 KiB and less.
 MAX_HEAD = 2**16
+# Bytes of a body, as nginx allows. Django would write all of it to the disk. Raise both for uploads.
+MAX_BODY = 2**20
 # Requests that may wait for the answer to the one before. Browsers and proxies send none before that.
 MAX_PIPELINE = 10
 # Commas and semicolons in the headers of a handshake. Each cookie and each protocol is parsed in the event loop.
@@ -64,11 +66,17 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("The client does not wait for answers.")
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             raise ValueError("The header of the request is too large.")
+        self.body_left = MAX_BODY
         super().on_headers_complete()
 
     def on_body(self, body):
         self.unread = 0
-        super().on_body(body)
+        self.body_left -= len(body)
+        if self.body_left >= 0:
+            super().on_body(body)
+        elif not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
 
     def on_message_complete(self):
         self.unread = 0
