@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,7 +161,6 @@ def test_handshakes_that_cannot_be_read_are_answered(server, header):
     [
         ("multipart/form-data", b"no boundary"),
         ("application/x-www-form-urlencoded", b"a=1&" * 2000),
-        ("application/x-www-form-urlencoded", b"a" * 3 * MEGABYTE),
     ],
 )
 def test_bodies_that_cannot_be_read_are_worth_one_line(server, kind, content):
@@ -172,6 +171,40 @@ def test_bodies_that_cannot_be_read_are_worth_one_line(server, kind, content):
     lines = [line for line in server.log.splitlines() if " ERROR django" in line or " WARNING django" in line]
     assert len(lines) == 1
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_without_an_end_is_cut_off(server, is_chunked):
+    """Django would write it to the disk, until that is full."""
+    sent, part = 0, b"x" * 2**16
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {2**40}"
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(10)
+        client.sendall(f"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}\r\n\r\n".encode())
+        with suppress(OSError):
+            while sent < 100 * MEGABYTE:
+                client.sendall(b"10000\r\n%b\r\n" % part if is_chunked else part)
+                sent += len(part)
+    assert sent < 20 * MEGABYTE
+
+    response = httpx.post(f"{server.url}admin/login/", content=b"x" * (MEGABYTE + 1))
+    assert response.status_code == 413
+    assert httpx.post(f"{server.url}realtime/ticket/", content=b"x" * MEGABYTE).status_code == 403
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Windows has no such limit")
+def test_more_sockets_than_the_limit_of_a_shell(site, tmp_path):
+    """`ulimit -n` says 1024 in many; started there, the server raises it."""
+    script = tmp_path / "limited"
+    script.write_text('#!/bin/sh\nulimit -S -n 64\nexec "$@"\n')
+    script.chmod(0o755)
+    server = Server(site.project, "production", env=LOCAL_PRODUCTION)
+    server.command.insert(0, script)
+    with server, ExitStack() as stack:
+        for _ in range(80):
+            stack.enter_context(open_client(server)).ping()
+        assert "Too many open files" not in server.log
 
 
 @pytest.mark.parametrize(
@@ -211,6 +244,13 @@ def test_200_sockets_of_a_user_at_full_rate(server, site):
     """50 stay, which share what one socket may send; the others are closed, however often they come back."""
     for result, honest in withstand(server, site, "sockets-200", site.cookies["mallory"]):
         assert set(result["closed"]) == {"4429"}, result
+        assert honest.grown < 60 * MEGABYTE
+
+
+def test_200_sockets_of_an_address_at_full_rate(server, site):
+    """Nobody is logged in, and each message goes to all of them: their broadcasts have one turn at a time."""
+    for result, honest in withstand(server, site, "sockets-200"):
+        assert result["received"] > MEGABYTE
         assert honest.grown < 60 * MEGABYTE
 
 

@@ -21,7 +21,7 @@ class Member:
 
     def deliver(self, broadcast):
         text = broadcast.event["text"]
-        assert broadcast.size == len(text)
+        assert broadcast.size == len(text.encode())
         self.texts.append(json.loads(text)["text"])
 
 
@@ -127,6 +127,44 @@ async def test_a_cancelled_join_leaves_nothing(layer, groups):
         await task
 
     assert not groups.groups
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+async def test_large_groups_have_one_broadcast_in_each_turn_of_the_loop(groups, monkeypatch, is_local, until):
+    """Hundreds of senders at the same moment would have all of theirs in one, while the others wait."""
+    turns, served = 0, []
+
+    class Noting(Member):
+        def deliver(self, broadcast):
+            served.append(turns)
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    if is_local:
+        monkeypatch.setattr(groups, "_local_groups", groups.layer.groups)
+    else:
+        monkeypatch.setattr(groups.layer, "group_send", lambda name, message: note(served))
+
+    async def note(served):
+        served.extend([turns] * 30)
+
+    for _ in range(30):
+        await groups.join("room", Noting())
+    counting = asyncio.create_task(count_turns())
+    await asyncio.gather(*[groups.send("room", message("hello")) for _ in range(20)])
+    counting.cancel()
+
+    assert Counter(served).most_common(1)[0][1] == 30
+    assert len(served) == 20 * 30
+
+
+async def test_the_size_of_a_broadcast_is_in_bytes():
+    assert Broadcast.of(broadcast_of("room", "\u20ac" * 10)).size == 30
+    assert Broadcast.of(broadcast_of("room", b"x" * 10)).size == 10
 
 
 async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):

@@ -16,6 +16,7 @@ from django.urls import path
 from realtime import limits
 from realtime.asgi import Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
+from realtime.frames import Frame
 from realtime.limits import Limit, Owner, Owners, place
 from realtime.process import process
 
@@ -132,6 +133,14 @@ async def test_an_answer_may_cost_more_than_there_is(clock):
 
     assert two.take() == 5.1
     assert limit_of(BEN, 20, 200).take() is None
+
+
+async def test_a_broadcast_to_hundreds_costs_more_than_one_to_ten(clock):
+    limit = limit_of(OFFICE, 20, 200)
+    for members, cost in ((0, 0), (99, 0), (100, 1), (250, 2), (2000, 20)):
+        before = [bucket.tokens for bucket in limit._buckets]
+        limit.charge_broadcast(members)
+        assert [a - b.tokens for a, b in zip(before, limit._buckets, strict=True)] == [cost, cost]
 
 
 async def test_a_cost_above_the_burst_is_taken_when_the_bucket_is_full(clock):
@@ -266,13 +275,28 @@ class Ours(RealtimeConsumer):
     """Greets, and answers pings."""
 
 
+class Say(Frame):
+    """Say something to all in the room."""
+
+
+class Room(RealtimeConsumer):
+    receives = [Say]
+
+    async def connect(self):
+        await self.accept()
+        await self.join("room")
+
+    async def receive_frame(self, frame):
+        await self.broadcast("room", {"type": "said"})
+
+
 class Plain(AsyncJsonWebsocketConsumer):
     async def connect(self):
         await self.accept()
         await self.send_json({"type": "connection_established"})
 
 
-ROUTES = [path("ws/ours/", Ours.as_asgi()), path("ws/plain/", Plain.as_asgi())]
+ROUTES = [path("ws/ours/", Ours.as_asgi()), path("ws/room/", Room.as_asgi()), path("ws/plain/", Plain.as_asgi())]
 APPLICATION = Sockets(Authentication(URLRouter(ROUTES)))
 
 
@@ -322,6 +346,30 @@ async def test_anonymous_sockets_of_a_household_count_together(open_socket, sett
     assert await (await connect(b"2001:db8::2", greeting=False)).closed_with() == 4429
     for address in (b"2001:db8:0:1::1", b"::ffff:192.0.2.7", b"::ffff:192.0.2.8"):
         await connect(address)
+
+
+async def test_broadcasts_to_a_large_group_are_charged(connect, settings, monkeypatch):
+    settings.REALTIME_FRAMES_PER_SECOND, settings.REALTIME_FRAME_BURST = 0.01, 5
+    monkeypatch.setattr(limits, "CHARGED_MEMBERS", 2)
+    sockets = [await connect(path="/ws/room/") for _ in range(4)]
+
+    for _ in range(3):
+        await sockets[0].send_json_to({"type": "say"})
+    answers = [(await sockets[0].receive_json_from(5))["type"] for _ in range(3)]
+
+    # Each of the two is a frame and two pairs of members.
+    assert answers == ["said", "said", "error"]
+
+
+@pytest.mark.parametrize("size", ["euros", "letters"])
+async def test_the_size_of_a_frame_is_in_bytes(connect, settings, size):
+    settings.REALTIME_MAX_FRAME_SIZE = 1000
+    socket = await connect(path="/ws/room/")
+
+    await socket.send_to(text_data='{"type": "say", "a": "%s"}' % ("\u20ac" * 400 if size == "euros" else "e" * 900))
+
+    frame = await socket.receive_json_from(5)
+    assert frame.get("code", frame["type"]) == ("too_large" if size == "euros" else "said")
 
 
 @pytest.mark.parametrize("who", ["ann", "nobody"])

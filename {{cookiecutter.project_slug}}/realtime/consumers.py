@@ -64,7 +64,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # Frames in the long run, and at once: a number, None for no limit, or the name of a setting.
     frames_per_second: float | str | None = "REALTIME_FRAMES_PER_SECOND"
     frame_burst: float | str = "REALTIME_FRAME_BURST"
-    # Characters or bytes that may wait for a slow reader before it is closed with 4000.
+    # Bytes that may wait for a slow reader before it is closed with 4000.
     outbox_limit = 2**20
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -180,6 +180,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         if not to_self:
             self._outbox.id = self._outbox.id or uuid4().hex
+        self._limit.charge_broadcast(self._fanout.count(group))
         await self._fanout.send(group, broadcast_of(group, frames.encode(frame), None if to_self else self._outbox.id))
 
     def deliver(self, broadcast: Broadcast) -> None:
@@ -270,7 +271,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             return await self._slow_down(seconds, text)
         frame = None
         try:
-            if len(data if text is None else text) > settings.REALTIME_MAX_FRAME_SIZE:
+            if frames.size_of(data if text is None else text) > settings.REALTIME_MAX_FRAME_SIZE:
                 raise frames.FrameError("too_large", f"A frame has at most {settings.REALTIME_MAX_FRAME_SIZE} bytes.")
             if text is None:
                 return await self.receive_bytes(data)
@@ -283,7 +284,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self.refuse(error, error.id or getattr(frame, "id", None))
 
     def charge(self, size: int) -> None:
-        """Count an answer of `size` characters or bytes as so many frames, 4 KiB each, for which the next frame waits."""
+        """Count an answer of `size` bytes as so many frames, 4 KiB each, for which the next frame waits."""
         self._limit.charge(size)
 
     async def _slow_down(self, seconds, text):

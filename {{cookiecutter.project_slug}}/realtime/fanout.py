@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from channels.layers import get_channel_layer
 
 from . import layers
+from .frames import size_of
 from .outage import RETRY_EVERY, Outage, Unavailable
 from .process import process, serve
 
@@ -29,8 +30,8 @@ MAX_CALLS = 50
 # Seconds. A Redis that takes longer is away, or the loop has thousands of handshakes to do.
 ANSWER_TIMEOUT = 4
 
-# Members that are served before others have their turn.
-TURN = 100
+# A group with more members is large: one broadcast to such groups in each turn of the event loop.
+TURN = 25
 
 # The version of messages between processes. The last release sends none; messages of a higher one are dropped.
 VERSION = 1
@@ -45,8 +46,8 @@ class Broadcast:
     """
     One broadcast to a group, as each member is handed it.
 
-    event: the ASGI message that carries it, with its "text" (str) or "bytes". size: characters or bytes. sender: the
-    id of the socket that is to be left out, or None.
+    event: the ASGI message that carries it, with its "text" (str) or "bytes". size: bytes. sender: the id of the socket
+    that is to be left out, or None.
     """
 
     group: str
@@ -59,7 +60,7 @@ class Broadcast:
         """Return the Broadcast that `message`, a dict of broadcast_of(), carries."""
         kind = "bytes" if "bytes" in message else "text"
         data = message[kind]
-        return cls(message["group"], {"type": "websocket.send", kind: data}, len(data), message.get("sender"))
+        return cls(message["group"], {"type": "websocket.send", kind: data}, size_of(data), message.get("sender"))
 
 
 def broadcast_of(group, data, sender=None):
@@ -123,6 +124,7 @@ class Fanout:
         self._local_groups = layers.groups_of(self.layer)
         self._tasks = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
+        self._turn = asyncio.Lock()
         self.outage = Outage(
             ChannelLayerUnavailable,
             "The channel layer is lost, and no broadcast arrives",
@@ -137,15 +139,24 @@ class Fanout:
         message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
+        if self.count(name) <= TURN:
+            return await self._send(name, message)
+        async with self._turn:
+            await self._send(name, message)
+            await asyncio.sleep(0)
+
+    async def _send(self, name, message):
         if self._local_groups is None:
             return await self._call(self.layer.group_send, name, message)
         self.layer.require_valid_group_name(name)
-        count = self._deliver(message)
+        self._deliver(message)
         if len(self._local_groups.get(name, ())) > 1:
             # Channels' own consumers are in the group, too.
             await layers.send_to_others(self.layer, name, message, self.channel)
-        if count > TURN:
-            await asyncio.sleep(0)
+
+    def count(self, name):
+        """Return the number of members of the group `name` in this process."""
+        return len(self.groups[name].members) if name in self.groups else 0
 
     async def join(self, name, member):
         """
@@ -240,19 +251,19 @@ class Fanout:
                 await asyncio.sleep(RETRY_EVERY)
 
     def _deliver(self, message):
-        """Hand `message` to the members of its group, and return how many there are."""
+        """Hand `message` to the members of its group."""
         if "group" not in message:
             logger.error(
                 "%r was sent with group_send() to a group that sockets are in through join(): use broadcast() there.",
                 message["type"],
             )
-            return 0
+            return
         if message.get("version", VERSION) > VERSION:
             logger.warning("A message %r of a later release is not understood", message["type"])
-            return 0
+            return
         group = self.groups.get(message["group"])
         if group is None:
-            return 0
+            return
         members = list(group.members)
         if message["type"] == "realtime.broadcast":
             broadcast = Broadcast.of(message)
@@ -261,7 +272,6 @@ class Fanout:
         else:
             for member in members:
                 member.handle(message)
-        return len(members)
 
     async def _come_back(self):
         await layers.drop_idle_connections(self.layer)

@@ -37,6 +37,12 @@ def Text(max_length: int, min_length: int = 1) -> Meta:
     return Meta(min_length=min_length, max_length=max_length, pattern=_NO_NUL)
 
 
+def size_of(data: str | bytes) -> int:
+    """Return the bytes of `data` on the wire."""
+    # A str knows whether it is ASCII.
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode(errors="surrogatepass"))
+
+
 def _snake_case(name):
     # Msgspec calls a class inside another "Outer.Inner".
     name = name.rpartition(".")[2]

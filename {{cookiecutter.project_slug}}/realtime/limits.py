@@ -11,8 +11,9 @@ from django.conf import settings
 
 # An address may be that of an office: it is taken for so many people.
 PEOPLE = 10
-# Characters or bytes of an answer that cost as much as a frame.
+# Bytes of an answer, and members of a group that is broadcast to, that cost as much as a frame.
 CHARGED = 4096
+CHARGED_MEMBERS = 100
 
 
 class Owner(NamedTuple):
@@ -157,8 +158,12 @@ class Limit:
             bucket.tokens -= cost
 
     def charge(self, size):
-        """Count an answer of `size` characters or bytes as size / CHARGED frames."""
+        """Count an answer of `size` bytes as size / CHARGED frames."""
         self.spend(size / CHARGED)
+
+    def charge_broadcast(self, members):
+        """Count a broadcast to so many members, who all have to be written to; one to less than hundred is free."""
+        self.spend(members // CHARGED_MEMBERS)
 
     @property
     def is_abused(self):

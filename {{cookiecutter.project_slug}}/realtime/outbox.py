@@ -10,8 +10,7 @@ class Outbox:
     Writes to one socket, in order, and keeps a bounded amount for a reader that is slow.
 
     write: the `send` of ASGI. On uvicorn it waits while the socket's buffer is full; daphne's never waits. activity:
-    the process's, which counts frames. overflow: called once, when more than `limit` characters or bytes would have to
-    wait.
+    the process's, which counts frames. overflow: called once, when more than `limit` bytes would have to wait.
 
     Until `release()` is called, broadcasts wait. closed: everything further is ignored, since a task may still run
     after the end. id: the sender in broadcasts that leave this socket out, or None.

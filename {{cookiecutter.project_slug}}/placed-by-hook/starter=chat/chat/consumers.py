@@ -119,5 +119,5 @@ class ChatConsumer(RealtimeConsumer):
         messages = await query(messages_before, self.room.pk, before, PAGE + 1)
         page = [frames.StoredMessage.of(message) for message in messages[-PAGE:]]
         text = encode(frames.HistoryPage(before=before, more=len(messages) > PAGE, messages=page))
-        self.charge(len(text))
+        self.charge(len(text.encode()))
         await self.send(text)

@@ -530,6 +530,36 @@ async def test_resume_in_the_middle_of_a_replay(enter, room, ann, monkeypatch):
     assert seqs[begin:] == list(range(1, 101))
 
 
+async def test_a_long_replay_leaves_turns_to_others(monkeypatch):
+    """Sends do not wait for a client that reads, so that a replay of thousands would be one turn of the event loop."""
+    sent, most = 0, 0
+    page = [(number, "x" * 500) for number in range(1, 1001)]
+    room = feed.Feed(1, None)
+    room.seq = room.newest = 1000
+    monkeypatch.setattr(feed, "read_page", lambda room_id, seq: page[seq : seq + feed.PAGE])
+
+    class Consumer:
+        scope = {"user": SimpleNamespace(pk=1)}
+        start_task = staticmethod(asyncio.create_task)
+
+        def charge(self, size):
+            pass
+
+        async def send(self, text):
+            nonlocal sent
+            sent += len(text)
+
+    reader = feed.Reader(Consumer(), room)
+    reader.send_after(0)
+    while not reader.live:
+        before = sent
+        await asyncio.sleep(0)
+        most = max(most, sent - before)
+
+    assert sent == 500_000
+    assert most <= feed.TURN + 500
+
+
 async def test_resume_after_too_many(enter, room, ann, monkeypatch):
     """The page comes back, and then it is told to start anew."""
     monkeypatch.setattr(consumers, "MAX_MISSED", 11)
@@ -560,9 +590,10 @@ async def test_a_database_with_fewer_messages_than_were_handed_out(enter, room, 
 @pytest.mark.parametrize(
     ("frame", "count"), [({"type": "history", "before": 51}, 1), ({"type": "resume", "after": 0}, 50)]
 )
-async def test_large_answers_count_as_frames(enter, room, ann, settings, frame, count):
+@pytest.mark.parametrize("text", ["x" * 2000, "\u20ac" * 667], ids=["letters", "euros"])
+async def test_large_answers_count_as_frames(enter, room, ann, settings, frame, count, text):
     settings.REALTIME_FRAME_BURST = 20
-    await store(room, ann, 50, "x" * 2000)
+    await store(room, ann, 50, text)
     sockets = [await enter(ann, room, "?after=50") for _ in range(2)]
     for socket in sockets:
         await receive(socket, "connection_established")
@@ -571,7 +602,7 @@ async def test_large_answers_count_as_frames(enter, room, ann, settings, frame, 
     for _ in range(count):
         await receive(sockets[0], "history" if count == 1 else "message")
 
-    # A hundred thousand characters are 25 frames, of all sockets of the user.
+    # A hundred thousand bytes are 25 frames, of all sockets of the user.
     id = await send(sockets[1])
     error = await receive(sockets[1], "error")
     assert (error["code"], error["id"]) == ("rate_limited", id)
