@@ -13,6 +13,9 @@ from pathlib import Path
 
 import environ
 from csp.constants import NONE, SELF
+{%- if cookiecutter.starter == "chat" %}
+from django.core.exceptions import ImproperlyConfigured
+{%- endif %}
 
 from .channel_layer import channel_layer
 
@@ -209,6 +212,9 @@ ACCOUNTS_PERIOD = 15 * 60
 ACCOUNTS_GUESSES_PER_ACCOUNT = 10
 ACCOUNTS_GUESSES_PER_ADDRESS = 100
 ACCOUNTS_SIGN_UPS_PER_ADDRESS = 30
+# Mails for a forgotten password in the same time, to one mail address, and asked for from one address.
+ACCOUNTS_MAILS_PER_RECIPIENT = 3
+ACCOUNTS_MAILS_PER_ADDRESS = 30
 # Characters of a name, and names that nobody may choose, nor one that looks alike.
 ACCOUNTS_MAX_NAME_LENGTH = 40
 ACCOUNTS_RESERVED_NAMES = ["admin", "administrator", "moderator", "root", "security", "staff", "support", "system"]
@@ -223,6 +229,23 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+
+{%- if cookiecutter.starter == "chat" %}
+
+
+# Mail, for passwords that are forgotten. Without EMAIL_URL there is no such page in production.
+# https://docs.djangoproject.com/en/stable/topics/email/
+
+email_url = os.environ.get("EMAIL_URL") or ("consolemail://" if DEBUG else "")
+ACCOUNTS_PASSWORD_RESET = bool(email_url)
+if ACCOUNTS_PASSWORD_RESET:
+    try:
+        vars().update(env.email_url_config(email_url))
+    except (ImproperlyConfigured, ValueError):
+        sys.exit("EMAIL_URL is not understood. Example: smtp+tls://user:password@mail.example.com:587")
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = os.environ.get("DEFAULT_FROM_EMAIL") or "webmaster@localhost"
+{%- endif %}
 
 
 # Internationalization

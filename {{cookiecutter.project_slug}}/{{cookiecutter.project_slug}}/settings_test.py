@@ -13,6 +13,10 @@ os.environ["DJANGO_DEBUG"] = "false"
 os.environ["DJANGO_HTTPS"] = "false"
 # The hosts of Django's test client and of live servers, which may be processes of their own.
 os.environ["DJANGO_ALLOWED_HOSTS"] = "testserver,localhost"
+{%- if cookiecutter.starter == "chat" %}
+os.environ["EMAIL_URL"] = "memorymail://"
+os.environ["DEFAULT_FROM_EMAIL"] = ""
+{%- endif %}
 for name in ("DJANGO_SECRET_KEY_FALLBACKS", "DJANGO_CSRF_TRUSTED_ORIGINS", "DJANGO_TRUST_PROXY", "REDIS_URL"):
     os.environ.pop(name, None)
 

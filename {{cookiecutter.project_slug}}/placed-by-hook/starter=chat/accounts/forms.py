@@ -1,7 +1,10 @@
+import threading
+
+from django import forms
 from django.conf import settings
-from django.contrib.auth.forms import UserCreationForm
-from django.core.exceptions import ValidationError
+from django.contrib.auth.forms import PasswordResetForm, UserCreationForm
 from django.core.validators import MaxLengthValidator
+from django.utils.translation import gettext_lazy as _
 
 from .models import User
 from .names import fold, look_alikes, validate_not_reserved
@@ -12,9 +15,12 @@ class SignUpForm(UserCreationForm):
 
     class Meta(UserCreationForm.Meta):
         model = User
+        fields = ["username", "email"] if settings.ACCOUNTS_PASSWORD_RESET else ["username"]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if "email" in self.fields:
+            self.fields["email"].help_text = _("Only for a new password, if you forget it. You may leave it out.")
         username = self.fields["username"]
         username.validators += [validate_not_reserved, MaxLengthValidator(settings.ACCOUNTS_MAX_NAME_LENGTH)]
         username.widget.attrs["maxlength"] = settings.ACCOUNTS_MAX_NAME_LENGTH
@@ -22,5 +28,30 @@ class SignUpForm(UserCreationForm):
     def clean_username(self):
         name = super().clean_username()
         if name and User.objects.filter(username__in=look_alikes(fold(name))).exists():
-            raise ValidationError("This name looks like that of somebody else. Choose another one.")
+            raise forms.ValidationError(_("This name looks like that of somebody else. Choose another one."))
         return name
+
+
+class EmailForm(forms.ModelForm):
+    """The mail address of who is logged in. Whoever has it can set a new password: so it takes the old one."""
+
+    old_password = forms.CharField(
+        label=_("Your password"),
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+    class Meta:
+        model = User
+        fields = ["email"]
+
+    def clean_old_password(self):
+        if not self.instance.check_password(self.cleaned_data["old_password"]):
+            raise forms.ValidationError(_("This is not your password."))
+
+
+class ResetForm(PasswordResetForm):
+    def send_mail(self, *args, **kwargs):
+        """Send the mail in a thread: how long an answer takes must not tell whether there is an account."""
+        send = super().send_mail
+        threading.Thread(target=send, args=args, kwargs=kwargs, name="accounts.mail").start()

@@ -84,6 +84,23 @@ def limit_sign_ups(view):
     return limited
 
 
+def limit_mails(view):
+    """Decorate a view that sends a mail to the "email" in its form: 429 after too many, whoever has an account."""
+
+    @wraps(view)
+    def limited(request, *args, **kwargs):
+        if request.method == "POST":
+            limits = {
+                digest("mail", request.POST.get("email", "").strip().lower()): settings.ACCOUNTS_MAILS_PER_RECIPIENT,
+                digest("mails", address_of(request)): settings.ACCOUNTS_MAILS_PER_ADDRESS,
+            }
+            if seconds := take(limits):
+                return refuse(request, "mails", seconds)
+        return view(request, *args, **kwargs)
+
+    return limited
+
+
 def in_turn(request, view, is_known):
     """Return the response of `view()`, which hashes, when it is its turn; 503 after PATIENCE."""
     with place_for_others():
@@ -121,7 +138,7 @@ def give_back(limits):
 
 
 def refuse(request, what, seconds):
-    """Return a page that says why, and how long to wait. what: "guesses", "accounts" or "busy"."""
+    """Return a page that says why, and how long to wait. what: "guesses", "accounts", "mails" or "busy"."""
     context = {"what": what, "seconds": seconds, "minutes": math.ceil(seconds / 60)}
     response = render(request, "accounts/too_many.html", context, status=503 if what == "busy" else 429)
     response.headers["Retry-After"] = str(seconds)

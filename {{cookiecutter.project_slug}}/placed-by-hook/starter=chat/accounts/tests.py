@@ -1,7 +1,9 @@
 import re
+import threading
 from types import SimpleNamespace
 
 import pytest
+from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
@@ -249,7 +251,7 @@ def test_names_of_many_scripts(client, db, name):
         ("\u115fada", "cannot be seen"),
         ("a\u200bda", "cannot be seen"),
         ("ada lovelace", "no spaces"),
-        ("\u0430lice", "Cyrillic and Latin"),
+        ("\u0430lice", "Cyrillic, Latin"),
         ("<ada>", "&lt; &gt;"),
         ("...", "a letter or a digit"),
         ("a" + "\u0323\u0324\u0325\u032d\u0330", "too many marks"),
@@ -352,3 +354,70 @@ def test_admin(admin_client, ada):
     assert page.context["adminform"].form.errors.as_data()["username"][0].code == "unique"
     admin_client.post(reverse("admin:accounts_user_add"), form | {"username": "grace"})
     assert User.objects.filter(username="grace").exists()
+
+
+# A password that is forgotten
+
+
+def ask_for_reset(client, email):
+    """Ask for a mail, and return the answer when it is sent."""
+    response = client.post(reverse("password_reset"), {"email": email})
+    for thread in threading.enumerate():
+        if thread.name == "accounts.mail":
+            thread.join()
+    return response
+
+
+def test_a_forgotten_password(client, ada):
+    ada.email = "ada@example.com"
+    ada.save()
+
+    ask_for_reset(client, "Ada@example.com")
+
+    (message,) = mail.outbox
+    assert message.to == ["ada@example.com"]
+    link = re.search(r"http://testserver(/\S+)", message.body)[1]
+    page = client.get(link, follow=True)
+    new = "another horse"
+    done = client.post(page.request["PATH_INFO"], {"new_password1": new, "new_password2": new}, follow=True)
+    assert "Your password is changed" in done.content.decode()
+    assert log_in(client, "ada", password=new).status_code == 302
+    client.logout()
+    assert "This link has been used already" in client.get(link, follow=True).content.decode()
+
+
+def test_a_reset_tells_nobody_who_has_an_account(client, ada):
+    ada.email = "ada@example.com"
+    ada.save()
+
+    answers = [ask_for_reset(client, email) for email in ("ada@example.com", "nobody@example.com")]
+
+    assert len(mail.outbox) == 1
+    assert answers[0].status_code == answers[1].status_code == 302
+    assert answers[0].url == answers[1].url
+    assert answers[0].content == answers[1].content
+
+
+@pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com"])
+def test_nobody_gets_mail_without_end(client, ada, email):
+    ada.email = "ada@example.com"
+    ada.save()
+
+    answers = [ask_for_reset(client, email).status_code for _ in range(5)]
+
+    assert answers == [302, 302, 302, 429, 429]
+    assert len(mail.outbox) == (3 if email.startswith("ada") else 0)
+
+
+def test_a_mail_address_is_changed_with_the_password(client, ada):
+    log_in(client, "ada")
+    for password, email in (("a guess", ""), (PASSWORD, "ada@example.com")):
+        client.post(reverse("email_change"), {"email": "ada@example.com", "old_password": password})
+        ada.refresh_from_db()
+        assert ada.email == email
+
+
+def test_a_mail_address_may_be_given_at_sign_up(client, db):
+    sign_up(client, "grace", email="grace@example.com")
+
+    assert User.objects.get().email == "grace@example.com"

@@ -1,14 +1,16 @@
 from django.conf import settings
 from django.contrib.auth import login
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.views import RedirectURLMixin
 from django.http import HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.generic import CreateView
+from django.views.generic import CreateView, UpdateView
 
-from .forms import SignUpForm
+from .forms import EmailForm, SignUpForm
+from .models import User
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
@@ -30,3 +32,16 @@ class SignUpView(RedirectURLMixin, CreateView):
     def form_valid(self, form):
         login(self.request, form.save())
         return HttpResponseRedirect(self.get_success_url())
+
+
+@method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
+class EmailView(LoginRequiredMixin, UpdateView):
+    """Change the mail address of the visitor."""
+
+    form_class = EmailForm
+    template_name = "accounts/email.html"
+    success_url = settings.LOGIN_REDIRECT_URL
+
+    def get_object(self, queryset=None):
+        # Not request.user, whose address a form that is refused would change on the page.
+        return User.objects.get(pk=self.request.user.pk)
