@@ -30,6 +30,13 @@ CLIENTS = 12
 LOBBY = "ws/socket-server/lobby/"
 # Seconds for all pages to have all messages, from the return of the last server that was killed.
 RECOVERY = 30
+# In the project: how many messages are unread in the lobby, by user.
+COUNT_UNREAD = """
+import json
+from accounts.models import User
+from chat.models import list_rooms
+print(json.dumps({user.username: list_rooms(user).get(slug="lobby").unread for user in User.objects.all()}))
+"""
 
 
 class Page:
@@ -37,7 +44,8 @@ class Page:
     A client that does what the page does, by the contract in chat/README.md.
 
     It comes back to one of the servers, asks for what it has missed, and sends a message again until it sees it.
-    It starts anew when it has missed too much.
+    It starts anew when it has missed too much. Every second it says how far it has read, unless its user is not
+    looking, who has opened the room and no more.
     """
 
     def __init__(self, servers, name, cookie, room="lobby"):
@@ -52,6 +60,7 @@ class Page:
         self.sent_again = set()
         self.counts = Counter()
         self.socket = None
+        self.is_looking = True
 
     @property
     def seq(self):
@@ -96,6 +105,7 @@ class Page:
         while True:
             await asyncio.sleep(1)
             await socket.send('{"type": "ping"}')
+            await socket.send(json.dumps({"type": "read", "seq": (self.is_looking and self.seq) or 0}))
 
     async def receive(self, frame, socket):
         match frame["type"]:
@@ -183,7 +193,7 @@ def site(bake, services, tmp_path):
     Return a function that copies the project and makes an empty database: `site(changes, pages=3)`.
 
     changes: texts of settings.py, and what stands there instead. The result has `servers`, two that are not started
-    yet, and `pages`, a Page for each of as many users.
+    yet, `pages`, a Page for each of as many users, and `count_unread()`, a dict of numbers by user.
     """
 
     def site(changes=None, pages=CLIENTS):
@@ -199,13 +209,18 @@ def site(bake, services, tmp_path):
         run(project, "manage.py", "collectstatic", "--no-input", env=env)
         cookies = log_in_all(project, [f"user{number}" for number in range(pages)], env)
         servers = [Server(project, "production", env=env) for _ in range(2)]
-        return SimpleNamespace(servers=servers, pages=[Page(servers, *names) for names in cookies.items()])
+
+        def count_unread():
+            return json.loads(run(project, "manage.py", "shell", "--no-imports", "-c", COUNT_UNREAD, env=env).stdout)
+
+        pages = [Page(servers, *names) for names in cookies.items()]
+        return SimpleNamespace(servers=servers, pages=pages, count_unread=count_unread)
 
     return site
 
 
 def test_chaos(site, services):
-    """Servers and Redis are killed at random and started again while everybody writes."""
+    """Servers and Redis are killed at random while everybody writes. What is unread is exact, too, in the end."""
     site = site()
     count = KILLS * MESSAGES_PER_KILL // CLIENTS
     seed = random.randrange(10**6)
@@ -220,14 +235,22 @@ def test_chaos(site, services):
             await asyncio.sleep(random.uniform(0, 2))
             await asyncio.to_thread(victim.start)
 
+    sleeper, *readers = site.pages
+    sleeper.is_looking = False
+    unread = {page.name: 0 for page in readers} | {sleeper.name: count * len(readers)}
+
     async def chaos():
         async with staying(site.pages):
             await asyncio.gather(kill(), *[write(page, count, pause=3 * KILLS / count) for page in site.pages])
-            return await until(have_all(site.pages, count * CLIENTS))
+            seconds = await until(have_all(site.pages, count * CLIENTS))
+            async with asyncio.timeout(RECOVERY):
+                while (counted := await asyncio.to_thread(site.count_unread)) != unread:
+                    print(f"unread: {counted}")
+            return seconds
 
     with site.servers[0], site.servers[1]:
         seconds = asyncio.run(chaos())
-        late = Page(site.servers, site.pages[0].name, site.pages[0].cookie)
+        late = Page(site.servers, readers[0].name, readers[0].cookie)
         asyncio.run(read_all(late, count * CLIENTS))
 
     counts = sum((page.counts for page in site.pages), Counter())

@@ -1,9 +1,14 @@
-"""The reconnecting script without a browser: its logic (socket.test.mjs, by Node's own test runner) and its types."""
+"""
+The scripts without a browser: the logic of realtime's (socket.test.mjs) and the chat's (chat.test.mjs), by Node's own
+test runner; and the types of realtime's.
+"""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import npm
 import pytest
@@ -54,12 +59,22 @@ def node():
     return node
 
 
-def test_logic(node):
-    tests = REPOSITORY / "tests" / "socket.test.mjs"
-
-    result = subprocess.run([node, "--test", tests], capture_output=True, encoding="utf-8", timeout=120)
-
+def run_tests(node, name, **env):
+    command = [node, "--test", REPOSITORY / "tests" / name]
+    result = subprocess.run(command, env=os.environ | env, capture_output=True, encoding="utf-8", timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_logic(node):
+    run_tests(node, "socket.test.mjs")
+
+
+def test_logic_of_the_chat(node, bake, tmp_path):
+    """Its modules import each other as they lie below /static/."""
+    for static in bake(starter="chat").glob("*/static"):
+        shutil.copytree(static, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    run_tests(node, "chat.test.mjs", CHAT_SCRIPTS=tmp_path.as_uri())
 
 
 def test_types(node, tmp_path):
@@ -112,15 +127,25 @@ def test_the_script_needs_no_page_of_ours():
     assert "dataset" not in script
 
 
-def test_scripts_hold_imports_in_the_form_that_django_hashes():
+def test_scripts_hold_imports_in_the_form_that_django_hashes(bake):
     """https://docs.djangoproject.com/en/stable/ref/contrib/staticfiles/#manifeststaticfilesstorage"""
-    imports = [
-        found
-        for script in sorted(TEMPLATE.rglob("*.js"))
-        for found in re.findall(r"""(?:import|export)[\s{][^;]*?from\s*["'](.*?)["']\s*;""", script.read_text("utf-8"))
-    ]
+    for starter in ("minimal", "chat"):
+        project = bake(starter=starter)
+        scripts = {
+            path.relative_to(static): path for static in project.glob("*/static") for path in static.rglob("*.js")
+        }
+        for name, script in scripts.items():
+            text = script.read_text("utf-8")
+            imports = re.findall(r"""(?:import|export)[\s{][^;]*?from\s*["'](.*?)["']\s*;""", text)
+            assert len(imports) == len(re.findall(r"^import\b", text, re.MULTILINE)), name
+            for path in imports:
+                assert Path(os.path.normpath(name.parent / path)) in scripts, (name, path)
 
-    assert imports == ["../realtime/socket.js", "./unsent.js", "../realtime/socket.js"]
+
+def test_scripts_of_the_chat_are_short(bake):
+    for app in ("chat", "accounts"):
+        for script in (bake(starter="chat") / app / "static").rglob("*.js"):
+            assert len(script.read_text("utf-8").splitlines()) <= 250, script
 
 
 def test_pages_name_codes_instead_of_writing_them():

@@ -14,6 +14,7 @@ from confusable_homoglyphs.categories import alias, unique_aliases
 from confusable_homoglyphs.confusables import confusables_data
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 from precis_i18n import get_profile
 
 PROFILE = get_profile("UsernameCaseMapped")
@@ -51,25 +52,26 @@ def validate_name(name):
         name = PROFILE.enforce(name)
     except UnicodeEncodeError:
         raise ValidationError(
-            "A name has letters and digits, and no spaces or characters that cannot be seen."
+            _("A name has letters and digits, and no spaces or characters that cannot be seen.")
         ) from None
     # PRECIS allows all signs of ASCII.
     if signs := sorted(set(name) & (set(string.punctuation) - set("@.+-_"))):
-        raise ValidationError(f"A name cannot have {' '.join(signs)} in it: of signs, only @ . + - and _ are allowed.")
+        text = _("A name cannot have %(signs)s in it: of signs, only @ . + - and _ are allowed.")
+        raise ValidationError(text % {"signs": " ".join(signs)})
     if not any(map(str.isalnum, name)):
-        raise ValidationError("A name needs a letter or a digit.")
+        raise ValidationError(_("A name needs a letter or a digit."))
     scripts = unique_aliases(name) - {"COMMON", "INHERITED"}
     if len(scripts) > 1 and not any(scripts <= system for system in WRITING_SYSTEMS):
-        mixed = " and ".join(sorted(script.capitalize() for script in scripts))
-        raise ValidationError(f"The letters of a name are of one script; these are {mixed}.")
+        mixed = ", ".join(sorted(script.capitalize() for script in scripts))
+        raise ValidationError(_("The letters of a name are of one script; these are %(mixed)s.") % {"mixed": mixed})
     if "M" * (MAX_MARKS + 1) in "".join(unicodedata.category(c)[0] for c in unicodedata.normalize("NFD", name)):
-        raise ValidationError("This name has too many marks on one letter.")
+        raise ValidationError(_("This name has too many marks on one letter."))
 
 
 def validate_not_reserved(name):
     """Raise ValidationError if `name` is one of ACCOUNTS_RESERVED_NAMES, or would be taken for one: adm1n, ad-min."""
     if len(name) <= MAX_LENGTH and skeleton(name) in map(skeleton, settings.ACCOUNTS_RESERVED_NAMES):
-        raise ValidationError("This name is reserved, or looks like one that is. Choose another one.")
+        raise ValidationError(_("This name is reserved, or looks like one that is. Choose another one."))
 
 
 def skeleton(name):

@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import reverse
 from django.utils.html import format_html
 
-from .models import Membership, Message, Room
+from .models import Ban, Membership, Message, Room, count_edit
 
 # Without lists of all rooms or users to choose from, and without counting all rows: there may be many.
 
@@ -22,7 +22,7 @@ class RoomAdmin(admin.ModelAdmin):
         return format_html('<a href="{}">{}</a>', url, room.last_seq)
 
 
-@admin.register(Membership)
+@admin.register(Membership, Ban)
 class MembershipAdmin(admin.ModelAdmin):
     list_display = ["room", "user"]
     list_select_related = ["room", "user"]
@@ -40,6 +40,11 @@ class MessageAdmin(admin.ModelAdmin):
     # As the index has them.
     ordering = ["-room_id", "-seq"]
     readonly_fields = ["id", "room", "seq", "user", "sent_at"]
+
+    def save_model(self, request, obj, form, change):
+        super().save_model(request, obj, form, change)
+        # Pages that show the old text start anew.
+        count_edit(obj.room_id)
 
     def has_add_permission(self, request):
         # Only post_message() numbers messages.

@@ -17,8 +17,9 @@ from realtime.process import process
 
 from . import frames
 from .feed import Reader
-from .models import IdTaken, Room, find_places, messages_before, post_message
+from .models import IdTaken, Room, find_places, messages_before, post_message, take_back
 from .rooms import Batch, OpenRooms
+from .unread import Lists, parse_time
 
 # Messages in a page of history, and at the first visit to a room.
 PAGE = 50
@@ -26,17 +27,45 @@ PAGE = 50
 MAX_MISSED = 1000
 
 
-class ChatConsumer(RealtimeConsumer):
+class ListConsumer(RealtimeConsumer):
+    """A page that shows the list of rooms, which is live from the time that `?listed=` names."""
+
+    sends = [frames.ListGreeting, frames.RoomState]
+
+    async def connect(self):
+        user = self.scope["user"]
+        if not user.is_authenticated:
+            return await self.close(Close.NOT_LOGGED_IN)
+        await self.accept()
+        await self.send(frames.ListGreeting(user=user.get_username()))
+        self.show_list()
+
+    def show_list(self):
+        if since := parse_time(self.parameter("listed")):
+            process()[Lists].enter(self, since)
+
+    def parameter(self, name):
+        """Return a parameter of the query string, a str; "" without it."""
+        return parse_qs(self.scope["query_string"].decode("latin-1")).get(name, [""])[-1]
+
+    async def disconnect(self, code):
+        process()[Lists].leave(self)
+
+
+class ChatConsumer(ListConsumer):
     """A page that shows a room. Its reader in chat/feed.py decides what it is sent, and in which order."""
 
     # Add a class to these lists for each type of frame that the page sends or receives.
-    receives = [frames.Message, frames.Resume, frames.History]
+    receives = [frames.Message, frames.Resume, frames.History, frames.Read, frames.TakeBack, frames.Typing]
     sends = [
         frames.Greeting,
         frames.StoredMessage,
         frames.HistoryPage,
         frames.Presence,
         frames.PresenceChange,
+        frames.SomebodyTypes,
+        frames.TakenBack,
+        frames.RoomState,
         frames.Pong,
     ]
 
@@ -60,16 +89,18 @@ class ChatConsumer(RealtimeConsumer):
         if await rooms.enter(self.room, self.reader, since):
             # The feed may not have heard of all that is stored yet.
             self.room.feed.hear_of(place.last_seq)
-            await self.greet(slug)
+            await self.greet(slug, place.edits)
+            self.show_list()
 
-    async def greet(self, slug):
+    async def greet(self, slug, edits):
         """Send what every page gets first, and then what it has missed."""
         newest = self.room.feed.newest
-        after = parse_qs(self.scope["query_string"].decode("latin-1")).get("after", [""])[-1]
+        after = self.parameter("after")
         seq = int(after) if re.fullmatch("[0-9]{1,16}", after) else None
         has_missed_too_many = seq is not None and newest - seq > MAX_MISSED
-        name = self.scope["user"].get_username()
-        await self.send(frames.Greeting(room=slug, user=name, last_seq=-1 if has_missed_too_many else newest))
+        name, user_id = self.scope["user"].get_username(), str(self.scope["user"].pk)
+        last_seq = -1 if has_missed_too_many else newest
+        await self.send(frames.Greeting(room=slug, user=name, user_id=user_id, last_seq=last_seq, edits=edits))
         await self.send(self.room.present.greet(name))
         if after and seq is None:
             await self.refuse(FrameError("bad_number", '"after" must be the number of a message, 0 or more.'))
@@ -87,16 +118,24 @@ class ChatConsumer(RealtimeConsumer):
                 self.reader.send_after(frame.after)
             case frames.History():
                 await self.send_history(frame.before)
+            case frames.Read():
+                # Nobody has read what they were not sent.
+                process()[Lists].mark(self.room.pk, self.reader.user_id, min(frame.seq, self.reader.seq))
+            case frames.TakeBack():
+                await self.take_back(frame.seq)
+            case frames.Typing():
+                await self.room.tell_typing(self.scope["user"].get_username())
 
     async def pong(self):
         """Return a Pong with the last number. Messages on their way go first, or the page would ask for them."""
         place = await self.room.check(self.reader)
         if place is not None:
             await self.reader.is_level(place.last_seq)
-        return frames.Pong(last_seq=place.last_seq if place is not None else 0)
+        return frames.Pong(last_seq=place.last_seq, edits=place.edits) if place else frames.Pong(last_seq=0, edits=0)
 
     async def disconnect(self, code):
         """The socket is closed. Clean up here what connect() made."""
+        await super().disconnect(code)
         if self.reader is not None:
             await process()[OpenRooms].leave(self.room, self.reader)
 
@@ -111,9 +150,16 @@ class ChatConsumer(RealtimeConsumer):
         stored = frames.StoredMessage.of(message)
         if is_new:
             self.room.feed.tell(message.seq, encode(stored))
+            process()[Lists].look()
         elif message.seq <= self.reader.seq:
             # The page did not see it, or not in time. Otherwise it is on its way.
             await self.send(stored)
+
+    async def take_back(self, seq):
+        edits = await query(take_back, self.room.pk, self.scope["user"], seq)
+        if edits is None:
+            raise FrameError("not_allowed", "Only its writer and the owner of the room can take back a message.")
+        await self.room.tell_all({"type": "chat.taken_back", "seq": seq, "edits": edits})
 
     async def send_history(self, before):
         messages = await query(messages_before, self.room.pk, before, PAGE + 1)

@@ -5,8 +5,10 @@ from django.core.validators import RegexValidator
 from django.db import IntegrityError, transaction
 from django.utils.crypto import get_random_string
 from django.utils.text import slugify
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from .models import Membership, Room
+from .models import Ban, Block, Membership, Room
 
 
 class RoomForm(forms.ModelForm):
@@ -15,23 +17,27 @@ class RoomForm(forms.ModelForm):
     class Meta:
         model = Room
         fields = ["name", "is_open"]
+        labels = {"name": gettext_lazy("Name")}
 
     def __init__(self, user, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.instance.owner = user
         # One line, whose letters stay in their order.
         one_line = RegexValidator(
-            "[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]", "A name is one line of text.", inverse_match=True
+            "[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]",
+            _("A name is one line of text."),
+            inverse_match=True,
         )
         self.fields["name"].validators.append(one_line)
 
     def clean(self):
         most = settings.CHAT_ROOMS_PER_USER
         if self.instance.owner.owned_rooms.count() >= most:
-            raise forms.ValidationError(
-                f"You have made {most} rooms, and more are not allowed. An administrator can delete those that are no"
+            text = _(
+                "You have made %(most)d rooms, and more are not allowed. An administrator can delete those that are no"
                 " longer needed."
             )
+            raise forms.ValidationError(text % {"most": most})
         return super().clean()
 
     def save(self):
@@ -50,18 +56,32 @@ class RoomForm(forms.ModelForm):
 
 
 class MemberForm(forms.Form):
-    username = forms.CharField(label="Add a member", max_length=150)
+    """Somebody whom `user` lets into the closed `room`."""
+
+    username = forms.CharField(label=gettext_lazy("Add a member"), max_length=150)
+
+    def __init__(self, room, user, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.room, self.user = room, user
 
     def clean_username(self):
         try:
-            return get_user_model().objects.get_by_natural_key(self.cleaned_data["username"])
+            member = get_user_model().objects.get_by_natural_key(self.cleaned_data["username"])
         except get_user_model().DoesNotExist:
-            self.fields["username"].widget.attrs["autofocus"] = True
-            raise forms.ValidationError("Nobody has this name.") from None
+            raise self.refusal(_("Nobody has this name.")) from None
+        if Ban.objects.filter(room=self.room, user=member).exists():
+            raise self.refusal(_("This person is banned from the room."))
+        if Block.objects.filter(user=member, blocked=self.user).exists():
+            raise self.refusal(_("This person does not want to be added by you."))
+        return member
 
-    def save(self, room):
+    def refusal(self, text):
+        self.fields["username"].widget.attrs["autofocus"] = True
+        return forms.ValidationError(text)
+
+    def save(self):
         """Let the user into the room. A second call changes nothing."""
-        Membership.objects.get_or_create(room=room, user=self.cleaned_data["username"])
+        Membership.objects.get_or_create(room=self.room, user=self.cleaned_data["username"])
 
 
 def new_suffix():

@@ -9,6 +9,8 @@ from msgspec import Meta
 from realtime import frames
 from realtime.frames import Frame, FrameError, Text
 
+# Characters of a message in a list.
+PREVIEW = 100
 # The number of a message. JavaScript has no larger ones.
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -40,15 +42,38 @@ class History(Frame):
     before: Number
 
 
+class Read(Frame):
+    """Store that the user has seen all messages up to a number."""
+
+    seq: Number
+
+
+class TakeBack(Frame):
+    """Take back the text of a message, of one's own or in a room of one's own."""
+
+    seq: Number
+
+
+class Typing(Frame):
+    """Tell the others in the room that the user is typing."""
+
+
 # From the server
 
 
 class Greeting(frames.ConnectionEstablished, kw_only=True, tag="connection_established"):
-    """Greet. last_seq: the number of the newest message, or -1 if the page has missed too many and starts anew."""
+    """
+    Greet. last_seq: the number of the newest message, or -1 if the page has missed too many and starts anew.
+
+    user_id: the user's primary key, since the name may have changed. edits: how often the text of a message was changed
+    or taken back; a page that has missed one starts anew.
+    """
 
     room: str
     user: str
+    user_id: str
     last_seq: int
+    edits: int
 
 
 class StoredMessage(Frame, tag="message"):
@@ -96,10 +121,69 @@ class PresenceChange(Frame):
     left: list[str]
 
 
+class SomebodyTypes(Frame, tag="typing"):
+    """Tell that somebody is typing, for some seconds."""
+
+    user: str
+
+
+class TakenBack(Frame):
+    """Tell that the text of a message was taken back. edits: how many such changes the room has seen."""
+
+    seq: int
+    edits: int
+
+
+class ListGreeting(frames.ConnectionEstablished, kw_only=True, tag="connection_established"):
+    """Greet a page that shows the list of rooms, and no room."""
+
+    user: str
+
+
+class RoomState(Frame, tag="room"):
+    """
+    Tell how a room stands in the user's list: how many messages are unread, and the beginning of the last one.
+
+    as_of: milliseconds since 1970, for `?listed=` when the page comes back. sent_at: "" where there is no message.
+    """
+
+    slug: str
+    name: str
+    is_open: bool
+    last_seq: int
+    unread: int
+    user: str
+    text: str
+    sent_at: str
+    as_of: int
+
+    @classmethod
+    def of(cls, room, message, unread, as_of):
+        """Return the frame of `room`, a models.Room, and its last `message`, a models.Message or None."""
+        last = StoredMessage.of(message) if message else None
+        return cls(
+            slug=room.slug,
+            name=room.name,
+            is_open=room.is_open,
+            last_seq=last.seq if last else 0,
+            unread=unread,
+            user=last.user if last else "",
+            text=" ".join(last.text.split())[:PREVIEW] if last else "",
+            sent_at=last.sent_at if last else "",
+            as_of=as_of,
+        )
+
+    @property
+    def count(self):
+        """What pages have to be told when it changes."""
+        return self.last_seq, self.unread
+
+
 class Pong(frames.Pong, kw_only=True):
     """Answer a ping. last_seq: the number of the newest message; a page that has less asks with Resume."""
 
     last_seq: int
+    edits: int
 
 
 def is_uuid(id):

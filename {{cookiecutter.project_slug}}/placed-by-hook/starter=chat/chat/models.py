@@ -11,9 +11,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
-from django.db.models import F, Max, Q
+from django.db.models import Case, Exists, F, FilteredRelation, Max, OuterRef, Q, When
+from django.db.models.functions import Coalesce, Greatest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from realtime.socket import shown
 
@@ -21,34 +23,46 @@ from realtime.socket import shown
 PRESENCE_LIFETIME = timedelta(seconds=25)
 
 
-class NumberField(models.PositiveBigIntegerField):
+class OnlyUpdated:
     """
-    A number that only update() changes.
+    A field that only update() changes.
 
-    save() writes every field of an object that was read long ago, as the admin does, and would set the number back.
+    save() writes every field of an object that was read long ago, as the admin does, and would set the value back.
     """
 
     def pre_save(self, model_instance, add):
         return super().pre_save(model_instance, add) if add else F(self.attname)
 
 
+class NumberField(OnlyUpdated, models.PositiveBigIntegerField):
+    pass
+
+
+class TimeField(OnlyUpdated, models.DateTimeField):
+    pass
+
+
 class RoomQuerySet(models.QuerySet):
     def joinable(self, user):
         """Return the rooms that `user`, who is logged in, may enter."""
-        return self.filter(Q(is_open=True) | Q(pk__in=Membership.objects.filter(user=user).values("room")))
+        is_member = Q(pk__in=Membership.objects.filter(user=user).values("room"))
+        return self.filter(Q(is_open=True) | is_member).exclude(pk__in=Ban.objects.filter(user=user).values("room"))
 
 
 class Room(models.Model):
     name = models.CharField(max_length=100)
     slug = models.SlugField(unique=True)
-    is_open = models.BooleanField("open to everybody who is logged in", default=True)
+    is_open = models.BooleanField(gettext_lazy("open to everybody who is logged in"), default=True)
     # The user whose CHAT_ROOMS_PER_USER it counts for; None for rooms of the admin and of commands.
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="owned_rooms"
     )
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="rooms")
-    # The number of the newest message.
+    # The number of the newest message, and when it was stored; without one, when the room was made.
     last_seq = NumberField(default=0, editable=False)
+    last_at = TimeField(default=timezone.now, editable=False, db_index=True)
+    # How often the text of a message was changed or taken back. A page that has missed one starts anew.
+    edits = NumberField(default=0, editable=False)
 
     objects = RoomQuerySet.as_manager()
 
@@ -75,6 +89,32 @@ class Membership(models.Model):
         return f"{self.user} in {self.room}"
 
 
+class Ban(models.Model):
+    """Keeps a user out of a room, also out of one that is open to everybody else."""
+
+    room = models.ForeignKey(Room, models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["room", "user"], name="chat_ban_once")]
+
+    def __str__(self):
+        return f"{self.user} not in {self.room}"
+
+
+class Block(models.Model):
+    """A user does not want to read another one, nor be added to rooms by them."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="blocks")
+    blocked = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="blocked_by")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "blocked"], name="chat_block_once")]
+
+    def __str__(self):
+        return f"{self.user} blocks {self.blocked}"
+
+
 class Message(models.Model):
     # Made by the sender's browser, which sends the message again until it knows that it is stored.
     id = models.UUIDField(primary_key=True)
@@ -96,6 +136,37 @@ class Message(models.Model):
 
     def __str__(self):
         return f"{self.room_id}/{self.seq}"
+
+
+class ReadingQuerySet(models.QuerySet):
+    def permitted(self):
+        """Leave out the rooms that their reader may not enter any more; as joinable() for many users."""
+        theirs = {"room": OuterRef("room"), "user": OuterRef("user")}
+        is_member = Exists(Membership.objects.filter(**theirs))
+        return self.filter(Q(room__is_open=True) | is_member).exclude(Exists(Ban.objects.filter(**theirs)))
+
+
+class Reading(models.Model):
+    """
+    How far a user has read in a room, which makes it one of their rooms. chat/unread.py writes it.
+
+    Unread are the room's last_seq - read_seq - own messages.
+    """
+
+    room = models.ForeignKey(Room, models.CASCADE, related_name="readings")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+    read_seq = models.PositiveBigIntegerField(default=0)
+    # Messages above read_seq that the user has written.
+    own = models.PositiveBigIntegerField(default=0)
+    changed_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    objects = ReadingQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["room", "user"], name="chat_reading_once")]
+
+    def __str__(self):
+        return f"{self.user} in {self.room}: {self.read_seq}"
 
 
 class Presence(models.Model):
@@ -131,31 +202,75 @@ def get_room(user, slug):
     return room
 
 
+@transaction.atomic
+def ban(room, user):
+    """Keep `user` out of `room` from now on. A second call changes nothing."""
+    Ban.objects.get_or_create(room=room, user=user)
+    Membership.objects.filter(room=room, user=user).delete()
+    Reading.objects.filter(room=room, user=user).delete()
+
+
+def list_rooms(user, wanted=""):
+    """
+    Return the rooms that `user` may enter and that have `wanted` in their names, each with what is `unread`.
+
+    A QuerySet: first those that the user has read in, then the others, each by the last message.
+    """
+    rooms = Room.objects.joinable(user)
+    if wanted:
+        rooms = rooms.filter(name__icontains=wanted)
+    rooms = rooms.annotate(reading=FilteredRelation("readings", condition=Q(readings__user=user)))
+    unread = Greatest(F("last_seq") - F("reading__read_seq") - F("reading__own"), 0)
+    rooms = rooms.annotate(unread=Coalesce(unread, 0), is_other=Q(reading__isnull=True))
+    return rooms.order_by("is_other", "-last_at", "-pk")
+
+
+def with_last_messages(rooms):
+    """Return `rooms`, an iterable, as a list in which each has its `last_message`, or None: one query."""
+    rooms = list(rooms)
+    messages = Message.objects.filter(room__in=rooms, seq=F("room__last_seq")).select_related("user")
+    messages = {message.room_id: message for message in messages}
+    for room in rooms:
+        room.last_message = messages.get(room.pk)
+    return rooms
+
+
 class Place(NamedTuple):
-    """A user in a room. last_seq: the number of its newest message. may_enter: as can_join(), for sockets."""
+    """A user in a room. last_seq, edits: those of the Room. may_enter: as can_join(), for sockets."""
 
     room_id: int
     last_seq: int
+    edits: int
     may_enter: bool
 
 
 def look_up(pairs, by="pk"):
     """
-    Return a dict of Places by pair, without those of rooms that do not exist: two queries in all.
+    Return a dict of Places by pair, without those of rooms that do not exist: a query for all rooms, one where any of
+    them is closed, and one where somebody is banned from any.
 
     pairs: of a room's primary key, or its slug with by="slug", and a user's primary key.
     """
     rooms = Room.objects.filter(**{f"{by}__in": {name for name, _ in pairs}})
-    rooms = {name: room for name, *room in rooms.values_list(by, "pk", "last_seq", "is_open")}
-    # Who may enter a room that is closed is decided below.
-    places = {pair: Place(*rooms[pair[0]]) for pair in pairs if pair[0] in rooms}
-    closed = [(place.room_id, user_id) for (_, user_id), place in places.items() if not place.may_enter]
-    room_ids, user_ids = {room_id for room_id, _ in closed}, {user_id for _, user_id in closed}
-    members = set(Membership.objects.filter(room__in=room_ids, user__in=user_ids).values_list("room", "user"))
+    rooms = rooms.annotate(has_bans=Exists(Ban.objects.filter(room=OuterRef("pk"))))
+    rooms = {name: room for name, *room in rooms.values_list(by, "pk", "last_seq", "edits", "is_open", "has_bans")}
+    # Who may enter a room that is closed, or from which somebody is banned, is decided below.
+    places = {pair: Place(*rooms[pair[0]][:4]) for pair in pairs if pair[0] in rooms}
+    members = find_pairs(Membership, [(place, user) for (_, user), place in places.items() if not place.may_enter])
+    banned = find_pairs(Ban, [(place, user) for (name, user), place in places.items() if rooms[name][4]])
     for (name, user_id), place in places.items():
-        if (place.room_id, user_id) in members:
-            places[name, user_id] = place._replace(may_enter=True)
+        pair = (place.room_id, user_id)
+        if pair in members or pair in banned:
+            places[name, user_id] = place._replace(may_enter=pair not in banned)
     return places
+
+
+def find_pairs(model, pairs):
+    """Return the pairs of the primary keys of room and user of which `model` has a row. pairs: of Place and user."""
+    if not pairs:
+        return set()
+    rooms, users = {place.room_id for place, _ in pairs}, {user_id for _, user_id in pairs}
+    return set(model.objects.filter(room__in=rooms, user__in=users).values_list("room", "user"))
 
 
 def find_places(pairs):
@@ -184,10 +299,38 @@ def post_message(room_id, user, id, text):
 
 @transaction.atomic
 def store_message(room_id, user, id, text):
+    now = timezone.now()
     # This locks the room's row until the commit, so that numbers become visible in their order.
-    Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1)
+    Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1, last_at=now)
     seq = Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
-    return Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text)
+    message = Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text, sent_at=now)
+    # One's own message is not unread: it is read if all before it is, else it is left out of the count.
+    number = models.PositiveBigIntegerField()
+    read_seq = Case(When(read_seq=seq - 1, then=seq), default=F("read_seq"), output_field=number)
+    own = Case(When(read_seq=seq - 1, then=0), default=F("own") + 1, output_field=number)
+    Reading.objects.filter(room=room_id, user=user).update(read_seq=read_seq, own=own, changed_at=now)
+    return message
+
+
+@transaction.atomic
+def take_back(room_id, user, seq):
+    """
+    Take back the text of a message, whose number stays. Return how many edits the room has now.
+
+    Return None if there is nothing to take back, or `user` is neither the writer nor the owner of the room.
+    """
+    message = Message.objects.filter(room=room_id, seq=seq).exclude(text="").select_related("room").first()
+    if message is None or user.pk not in (message.user_id, message.room.owner_id):
+        return None
+    Message.objects.filter(pk=message.pk).update(text="")
+    return count_edit(room_id)
+
+
+@transaction.atomic
+def count_edit(room_id):
+    """Count that a message of the room has another text now. Return how many edits there are."""
+    Room.objects.filter(pk=room_id).update(edits=F("edits") + 1)
+    return Room.objects.values_list("edits", flat=True).get(pk=room_id)
 
 
 @transaction.atomic

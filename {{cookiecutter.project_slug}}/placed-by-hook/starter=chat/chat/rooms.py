@@ -8,18 +8,21 @@ database about all rooms together, so that what nobody tells is noticed, too.
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from django.conf import settings
 
 from realtime import Close
 from realtime.database import query
 from realtime.fanout import Broadcast, Subscription
+from realtime.frames import encode
 from realtime.outage import Unavailable
 from realtime.process import process
 
+from . import frames
 from .feed import Feed
 from .models import get_last_seqs, get_names_present, look_up
-from .presence import Present, Recorder
+from .presence import LISTED, Present, Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +131,16 @@ class OpenRoom:
             reader.consumer.start_task(reader.consumer.close(code))
         return False
 
+    async def tell_typing(self, name):
+        """Tell the pages that show the room that somebody is typing, unless so many are here that it never ends."""
+        if len(self.present.names) <= LISTED:
+            await self.tell_all({"type": "chat.typing", "user": name})
+
+    async def tell_all(self, message):
+        """Send a dict that handle() takes to the room in all processes. It may be lost."""
+        with suppress(Unavailable):
+            await self._tell_others(message)
+
     async def _tell_others(self, message):
         await self._subscription.send(message)
 
@@ -137,6 +150,10 @@ class OpenRoom:
             case "chat.messages":
                 for seq, text in message["messages"]:
                     self.feed.hear(seq, text)
+            case "chat.typing":
+                self.tell(frames.SomebodyTypes(user=message["user"]))
+            case "chat.taken_back":
+                self.tell(frames.TakenBack(seq=message["seq"], edits=message["edits"]))
             case "chat.access":
                 self.heard_at = time.monotonic()
                 for reader in list(self.readers):
@@ -151,7 +168,11 @@ class OpenRoom:
     def show_present(self, names):
         """Tell the sockets of this process who is here: a sorted list."""
         if text := self.present.change(names):
-            self.deliver(Broadcast.of({"group": room_group(self.pk), "text": text}))
+            self.tell(text)
+
+    def tell(self, frame):
+        """Send `frame` to the sockets of this process."""
+        self.deliver(Broadcast.of({"group": room_group(self.pk), "text": encode(frame)}))
 
 
 class OpenRooms:

@@ -7,8 +7,9 @@ https://channels.readthedocs.io/en/stable/topics/routing.html
 
 from django.urls import path
 
-from .consumers import ChatConsumer
+from .consumers import ChatConsumer, ListConsumer
 
 websocket_urlpatterns = [
+    path("ws/socket-server/", ListConsumer.as_asgi(), name="list-socket"),
     path("ws/socket-server/<slug:room>/", ChatConsumer.as_asgi(), name="socket"),
 ]

@@ -5,10 +5,20 @@ from django.dispatch import receiver
 
 from realtime import notify_consumers
 
-from .models import Membership, Room
+from .models import Ban, Membership, Reading, Room
 from .rooms import room_group
 
 
+@receiver(post_save, sender=Membership)
+def show_room_to_member(sender, instance, created=False, raw=False, **kwargs):
+    """Put the room into the member's list. What was said before they came is not unread."""
+    if created and not raw:
+        last_seq = Room.objects.values_list("last_seq", flat=True).get(pk=instance.room_id)
+        pair = {"room_id": instance.room_id, "user_id": instance.user_id}
+        Reading.objects.get_or_create(**pair, defaults={"read_seq": last_seq})
+
+
+@receiver(post_save, sender=Ban)
 @receiver(post_delete, sender=Membership)
 def check_sockets_of_member(sender, instance, **kwargs):
     tell(instance.room_id, instance.user_id)

@@ -28,12 +28,12 @@ def test_rooms_that_the_visitor_may_enter(browser, room, closed_room):
 def test_many_rooms(browser, ann, django_assert_max_num_queries):
     Room.objects.bulk_create(Room(name=f"Room {number:03}", slug=f"room-{number}") for number in range(300))
 
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(5):
         response = browser.get("/")
-    assert len(response.content) < 20_000
+    assert len(response.content) < 60_000
     assert [len(browser.get("/", {"page": page}).context["rooms"]) for page in (1, 6, 99, "x")] == [50] * 4
     found = browser.get("/", {"q": "OOM 29", "page": 1}).context["rooms"]
-    assert [room.name for room in found] == [f"Room 29{number}" for number in range(10)]
+    assert sorted(room.name for room in found) == [f"Room 29{number}" for number in range(10)]
     assert "No room has this in its name." in browser.get("/", {"q": "\0<b>\0"}).content.decode()
 
 

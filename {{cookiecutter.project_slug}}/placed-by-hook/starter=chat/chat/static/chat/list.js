@@ -1,0 +1,125 @@
+/** The list of rooms: found by typing, live, and in the order of their last messages. */
+
+import { ngettext } from "../accounts/texts.js";
+import { paint } from "./people.js";
+
+/** Milliseconds without a key after which a name is looked for. */
+const TYPED = 200;
+
+const language = document.documentElement.lang || undefined;
+const clock = new Intl.DateTimeFormat(language, { timeStyle: "short" });
+const calendar = new Intl.DateTimeFormat(language, { dateStyle: "short" });
+
+export class RoomList {
+  /** Milliseconds since 1970, by the server's clock: the page knows of what has changed until then. */
+  asOf;
+  #list;
+  #blank;
+  #field;
+  #back;
+  #changed;
+  #timer = 0;
+  #search = new AbortController();
+
+  /**
+   * @param {Record<string, HTMLElement>} elements  Those of the page by id: list, find, q, new-room, blank-room, back.
+   * @param {(more: number) => void} changed  Called with the number of messages that are unread since the last call.
+   */
+  constructor({ list, find, q, back, "new-room": newRoom, "blank-room": blank }, changed) {
+    this.asOf = Number(list.dataset.asOf);
+    this.#list = list;
+    this.#blank = blank;
+    this.#field = q;
+    this.#back = back;
+    this.#changed = changed;
+    this.#dress();
+    const look = () => this.#look(find.action, newRoom);
+    q.addEventListener("input", () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(look, TYPED);
+    });
+    find.addEventListener("submit", (event) => {
+      event.preventDefault();
+      look();
+    });
+  }
+
+  /** Takes a `room` frame: how a room stands now. */
+  take({ slug, name, is_open: isOpen, unread, user, text, sent_at: sentAt, as_of: asOf }) {
+    this.asOf = asOf;
+    let item = this.#list.querySelector(`[data-slug="${CSS.escape(slug)}"]`);
+    // What is looked for stays on the page; the next look finds the rest.
+    if (!item && this.#field.value) return;
+    item ??= this.#make(slug, name, isOpen);
+    const time = item.querySelector("time");
+    const more = unread - Number(item.dataset.unread);
+    item.dataset.unread = unread;
+    item.querySelector(".sender").textContent = user;
+    item.querySelector(".text").textContent = text;
+    if (sentAt && time.dateTime !== sentAt) {
+      const hadFocus = item.contains(document.activeElement);
+      time.dateTime = sentAt;
+      this.#list.prepend(item);
+      if (hadFocus) item.querySelector("a").focus({ preventScroll: true });
+    }
+    this.#dress();
+    this.#changed(Math.max(0, more));
+  }
+
+  #make(slug, name, isOpen) {
+    const item = this.#blank.content.firstElementChild.cloneNode(true);
+    const link = item.querySelector("a");
+    item.dataset.slug = slug;
+    item.dataset.unread = 0;
+    link.href = this.#list.dataset.address.replace("slug", slug);
+    item.querySelector("b bdi").textContent = name;
+    item.querySelector(".closed").hidden = isOpen;
+    this.#list.querySelector(".none")?.remove();
+    this.#list.append(item);
+    return item;
+  }
+
+  /** Shows what the server cannot: the reader's own time, initials, and the sum of what is unread elsewhere. */
+  #dress() {
+    const today = calendar.format(new Date());
+    let elsewhere = 0;
+    for (const item of this.#list.querySelectorAll("[data-slug]")) {
+      const time = item.querySelector("time");
+      const date = new Date(time.dateTime);
+      const unread = Number(item.dataset.unread);
+      const count = item.querySelector(".unread");
+      paint(item.querySelector(".avatar"), item.querySelector("b").textContent);
+      if (time.dateTime) time.textContent = (calendar.format(date) === today ? clock : calendar).format(date);
+      count.hidden = unread === 0;
+      count.textContent = unread > 999 ? "999+" : unread;
+      count.ariaLabel = ngettext("%s unread message", "%s unread messages", unread);
+      if (!item.querySelector("[aria-current]")) elsewhere += unread;
+    }
+    if (!this.#back) return;
+    this.#back.hidden = elsewhere === 0;
+    this.#back.textContent = elsewhere > 99 ? "99+" : elsewhere;
+    this.#back.ariaLabel = ngettext("%s unread message", "%s unread messages", elsewhere);
+  }
+
+  async #look(address, newRoom) {
+    this.#search.abort();
+    this.#search = new AbortController();
+    const wanted = this.#field.value.trim();
+    const url = `${address}?${new URLSearchParams({ part: "list", q: wanted })}`;
+    try {
+      const response = await fetch(url, { signal: this.#search.signal });
+      // Somebody has logged out.
+      if (!response.ok || response.redirected) return;
+      const html = await response.text();
+      // The server has escaped what strangers wrote in it.
+      this.#list.replaceChildren(document.createRange().createContextualFragment(html));
+      this.#dress();
+    } catch {
+      return; // The next letter looks again.
+    }
+    if (!this.#list.querySelector("[data-slug]") && wanted) {
+      newRoom.open = true;
+      newRoom.querySelector("[name=name]").value = wanted;
+    }
+  }
+}
