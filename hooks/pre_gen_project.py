@@ -21,7 +21,7 @@ TEMPLATE_SIGNS = ("{" + "{", "{" + "%", "{" + "#")
 STAGING = Path("placed-by-hook")
 # What cookiecutter writes beside it, as the template has it; folders end with a slash.
 WRITTEN_IN_PLACE = """
-    .env.example .gitignore .pre-commit-config.yaml README.md conftest.py manage.py pyproject.toml
+    .env.example .gitignore .pre-commit-config.yaml AGENTS.md README.md conftest.py manage.py pyproject.toml
     realtime/ {{ cookiecutter.project_slug }}/
 """.split()
 

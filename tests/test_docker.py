@@ -116,7 +116,7 @@ def test_only_what_must_be_is_in_the_image(minimal):
     assert not [
         name
         for name in names - {KEPT}
-        if re.search(r"\.env|\.pem|\.sql|^tests/|^README|^Dockerfile|^compose|^deploy", name)
+        if re.search(r"\.env|\.pem|\.sql|^tests/|^AGENTS|^README|^Dockerfile|^compose|^deploy", name)
     ]
     assert {"manage.py", "chat/consumers.py", KEPT} <= names
 

@@ -6,13 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 from clients import GREETING, open_client, sign_up
-from servers import WINDOWS, clean_environ, free_port, wait_until
+from combinations import OPTIONS
+from servers import WINDOWS, clean_environ, free_port, run, wait_until
 
 HEADINGS = {"uv": "With [uv]", "pip": "With plain Python"}
 
@@ -38,7 +40,8 @@ def shell(tmp_path):
 
     yield shell
     for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -77,3 +80,44 @@ def answers(process, server, log):
         return httpx.get(server.url, follow_redirects=True).status_code == 200
     except httpx.TransportError:
         return False
+
+
+# What coding assistants are told
+
+
+@pytest.mark.parametrize("starter", OPTIONS["starter"])
+def test_the_commands_of_agents_md_run_and_change_nothing(bake, shell, tmp_path, starter):
+    project = shutil.copytree(bake(starter=starter), tmp_path / "project")
+    script = commands((project / "AGENTS.md").read_text(encoding="utf-8"), "# ")
+    script, _, last = script.rstrip().rpartition("\n")
+    assert last == "uv run manage.py runserver"
+
+    process = shell(script, cwd=project)
+
+    log = tmp_path / "log"
+    assert process.wait(240) == 0, log.read_text(encoding="utf-8")
+    assert re.search(r"\d+ passed in", log.read_text(encoding="utf-8"))
+    for path in bake(starter=starter).rglob("*"):
+        if path.is_file():
+            assert (project / path.relative_to(bake(starter=starter))).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize("starter", OPTIONS["starter"])
+def test_the_names_of_agents_md_exist(bake, starter):
+    project = bake(starter=starter)
+    text = (project / "AGENTS.md").read_text(encoding="utf-8")
+    quoted = set(re.findall(r"`([^`]+)`", text))
+    names = {name for name in quoted if name.startswith("realtime.")}
+    paths = {name for name in quoted if "/" in name} | {"README.md", ".env.example"}
+    methods = {name.removesuffix("()") for name in quoted if name.endswith("()")}
+
+    assert len(names) >= 11
+    assert [path for path in paths if not (project / path).exists()] == []
+    # Public for people, too.
+    listed = (project / "realtime" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name.rpartition('.')[2]}`" not in listed] == []
+    consumer = {"receive_frame", "broadcast", "start_task"}
+    assert methods == consumer | {"notify", "group_send", "aget", "get_asgi_application"}
+    names |= {f"realtime.consumers.RealtimeConsumer.{method}" for method in consumer | {"receives"}}
+    program = f"from pydoc import locate; print('missing:', [n for n in {sorted(names)} if locate(n) is None])"
+    assert "missing: []" in run(project, "manage.py", "shell", "--no-imports", "-c", program).stdout
