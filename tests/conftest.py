@@ -1,7 +1,8 @@
 import shutil
 
 import pytest
-from servers import PROBES, append_settings, run
+from history import commit, copy_template
+from servers import PROBES, append_settings, require, run
 from services import Redis
 
 # These run inside a baked project.
@@ -81,3 +82,13 @@ def with_consumers(project, tmp_path_factory):
         return copy
 
     return with_consumers
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A repository of the template as it is here, and no history."""
+    require(shutil.which("git"), "git is not installed")
+    source = tmp_path / "template"
+    copy_template(source)
+    commit(source)
+    return source

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from combinations import OPTIONS
+from history import IDENTITY, TEMPLATE_PARTS, commit, copy_template, cruft, git
 from servers import REPOSITORY, WINDOWS, clean_environ, python_of, require
 
-TEMPLATE_PARTS = ("cookiecutter.json", "hooks", "{{cookiecutter.project_slug}}")
 QUESTIONS = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
 VERSION = QUESTIONS["_version"]
 
@@ -39,56 +39,6 @@ EDITS = {
     "chat/static/chat/chat.css": (None, "/* ours */"),
     "chat/static/chat/chat.js": (None, "// ours"),
 }
-
-
-IDENTITY = {f"GIT_{role}_{key}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-
-
-def git(folder, *arguments):
-    command = ["git", "-c", "init.defaultBranch=main", *arguments]
-    result = subprocess.run(command, cwd=folder, env=clean_environ(**IDENTITY), capture_output=True, encoding="utf-8")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def commit(folder, message="Change"):
-    """Commit everything in the folder, a new repository if need be, and return the commit."""
-    if not (folder / ".git").exists():
-        git(folder, "init", "--quiet")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
-    return git(folder, "rev-parse", "HEAD").strip()
-
-
-def cruft(folder, *arguments):
-    """Run cruft without its question, and return what it printed."""
-    environ = clean_environ(HOME=str(folder.parent), USERPROFILE=str(folder.parent))
-    command = [sys.executable, "-m", "cruft", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environ, capture_output=True, encoding="utf-8")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
-
-
-def copy_template(source):
-    for name in TEMPLATE_PARTS:
-        target = source / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (REPOSITORY / name).is_dir():
-            shutil.copytree(REPOSITORY / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(REPOSITORY / name, target)
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A repository of the template as it is here, and no history."""
-    require(shutil.which("git"), "git is not installed")
-    source = tmp_path / "template"
-    copy_template(source)
-    commit(source)
-    return source
 
 
 def edit(project):

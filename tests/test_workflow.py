@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from history import IDENTITY, commit, cruft, git
 from servers import WINDOWS, clean_environ, require
 
 
@@ -25,7 +26,8 @@ def runner(tmp_path):
     bin = tmp_path / "bin"
     bin.mkdir()
     uv = Path(sys.executable).parent / "uv"
-    (bin / "pipx").write_text(f'#!/bin/sh\n[ "$*" = "install uv" ] && ln -s "{uv}" "{bin}/uv"\n', encoding="utf-8")
+    link = f'ln -sf "{uv}" "{uv}x" "{bin}"'
+    (bin / "pipx").write_text(f'#!/bin/sh\n[ "$*" = "install uv" ] && {link}\n', encoding="utf-8")
     (bin / "pipx").chmod(0o755)
     cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
     others = [folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "uv").exists()]
@@ -42,14 +44,128 @@ def test_every_step_of_the_job_with_tests_passes(bake, runner, tmp_path):
     assert variables == {"UV_PYTHON": "${{ matrix.python }}"}
     assert len(steps) >= 5
     for step in steps:
-        # https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsshell
-        result = subprocess.run(
-            ["bash", "-e", "-c", step["run"]],
-            cwd=project,
-            env=runner | {"UV_PYTHON": sys.executable} | step.get("env", {}),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-        )
-        assert result.returncode == 0, f"{step['run']}\n{result.stdout}{result.stderr}"
+        run_step(step, project, runner | {"UV_PYTHON": sys.executable})
     assert not (project / ".env").exists()
+
+
+def run_step(step, project, env):
+    """Run a step in the project as GitHub does, and return what it printed."""
+    # https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsshell
+    result = subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        cwd=project,
+        env=env | step.get("env", {}),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert result.returncode == 0, f"{step['run']}\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+# The template's news
+
+# Stands in for GitHub's command: it keeps what it was asked, and knows the pull requests that it was asked for.
+GH = """#!/bin/sh
+printf '%s\\n' "$*" >> "$GH_ASKED"
+case "$1 $2" in
+  "pr list") grep --quiet "pr create --head $6" "$GH_ASKED" && echo '{"number":1}' || true ;;
+  "pr create") cat "$8" > "$GH_ASKED.body" ;;
+esac
+"""
+WORKFLOW = ".github/workflows/ci.yml"
+
+
+@pytest.fixture
+def on_github(runner, source, tmp_path):
+    """
+    A project that cruft has made, and the function that runs the weekly step in a fresh clone of it.
+
+    Return `remote`, a bare repository in GitHub's place, `weekly() -> str` and `asked() -> list[str]`, what `gh` was
+    asked for. The project has an edit in chat/views.py.
+    """
+    require(shutil.which("jq"), "jq is not installed")
+    cruft(tmp_path, "create", source, "--no-input")
+    project, remote = tmp_path / "my_realtime_site", tmp_path / "remote.git"
+    commit(project)
+    views = project / "chat" / "views.py"
+    views.write_text("# ours\n" + views.read_text(encoding="utf-8"), encoding="utf-8")
+    commit(project)
+    git(tmp_path, "clone", "--quiet", "--bare", project, remote)
+    gh = tmp_path / "bin" / "gh"
+    gh.write_text(GH, encoding="utf-8")
+    gh.chmod(0o755)
+    log = tmp_path / "asked"
+    log.touch()
+    (tmp_path / "temp").mkdir()
+    env = runner | IDENTITY | {"RUNNER_TEMP": str(tmp_path / "temp"), "GH_ASKED": str(log)}
+
+    def weekly():
+        clone = tmp_path / "clone"
+        shutil.rmtree(clone, ignore_errors=True)
+        git(tmp_path, "clone", "--quiet", remote, clone)
+        steps, _ = steps_of(clone, "news")
+        assert [step["if"] for step in steps] == ["hashFiles('.cruft.json') != ''"]
+        return run_step(steps[0], clone, env)
+
+    def asked():
+        return log.read_text(encoding="utf-8").splitlines()
+
+    return remote, weekly, asked
+
+
+def change(source, name, old, new):
+    """Change a file of the template, below its project's folder."""
+    path = source / "{{cookiecutter.project_slug}}" / name
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, (name, old)
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def branches(remote):
+    return git(remote, "branch", "--format=%(refname:short)").split()
+
+
+def test_news_of_the_template_become_a_pull_request(on_github, source, tmp_path):
+    remote, weekly, asked = on_github
+    weekly()
+    assert branches(remote) == ["main"]
+    assert asked() == []
+
+    change(source, ".env.example", "DJANGO_DEBUG=true", "DJANGO_DEBUG=true\nDJANGO_NEW=true")
+    change(source, "placed-by-hook/github_actions=yes/" + WORKFLOW, "uv run pytest", "uv run pytest --new")
+    views = "placed-by-hook/starter=minimal/chat/views.py"
+    change(source, views, "from django.conf import settings", "# theirs\nfrom django.conf import settings")
+    newest = commit(source)
+    weekly()
+
+    branch = f"template-{newest[:10]}"
+    assert branches(remote) == ["main", branch]
+    assert "DJANGO_NEW=true" in git(remote, "show", f"{branch}:.env.example")
+    assert newest in git(remote, "show", f"{branch}:.cruft.json")
+    # Both have written the first line.
+    assert "<<<<<<<" in git(remote, "show", f"{branch}:chat/views.py")
+    # GitHub would refuse the branch.
+    assert git(remote, "diff", "--name-only", "main", branch, "--", ".github") == ""
+    body = (tmp_path / "asked.body").read_text(encoding="utf-8")
+    assert "- `chat/views.py` has conflict marks." in body
+    assert "\n+        run: uv run pytest --new\n" in body
+    assert [line.split()[:4] for line in asked()] == [
+        ["pr", "list", "--state", "all"],
+        ["auth", "setup-git"],
+        ["pr", "create", "--head", branch],
+    ]
+
+    # The next week: it is open, or was closed.
+    weekly()
+    assert [line.split()[:2] for line in asked()][3:] == [["pr", "list"]]
+
+
+def test_news_that_change_no_file_are_none(on_github, source):
+    remote, weekly, asked = on_github
+    git(source, "commit", "--quiet", "--allow-empty", "--message", "Change a text of the repository")
+
+    weekly()
+
+    assert branches(remote) == ["main"]
+    assert asked() == []
