@@ -123,13 +123,6 @@ def test_workflows_pass_zizmor(github):
     output(tool("zizmor"), "--offline", "--no-progress", github)
 
 
-def test_dependabot_takes_the_configuration(bake):
-    for github in (REPOSITORY, *(bake(docker=docker) for docker in ("yes", "no"))):
-        output(
-            tool("check-jsonschema"), "--builtin-schema", "vendor.dependabot", github / ".github" / "dependabot.yml"
-        )
-
-
 def test_baked_workflows_use_the_same_actions(bake):
     """Dependabot updates those of this repository, and then this test asks for the template."""
 

@@ -1,6 +1,7 @@
 """The steps of a baked project's workflow, verbatim from its YAML, as GitHub runs them after a fresh clone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from history import IDENTITY, commit, cruft, git
+from history import commit, cruft, git
 from servers import WINDOWS, clean_environ, require
 
 
@@ -69,7 +70,9 @@ def run_step(step, project, env):
 GH = """#!/bin/sh
 printf '%s\\n' "$*" >> "$GH_ASKED"
 case "$1 $2" in
-  "pr list") grep --quiet "pr create --head $6" "$GH_ASKED" && echo '{"number":1}' || true ;;
+  "pr list")
+    case "$3" in --state) branch=$6 ;; *) branch=$4 ;; esac
+    grep --quiet "pr create --head $branch" "$GH_ASKED" && echo '{"number":1}' || true ;;
   "pr create") cat "$8" > "$GH_ASKED.body" ;;
 esac
 """
@@ -79,10 +82,9 @@ WORKFLOW = ".github/workflows/ci.yml"
 @pytest.fixture
 def on_github(runner, source, tmp_path):
     """
-    A project that cruft has made, and the function that runs the weekly step in a fresh clone of it.
+    A project that cruft has made, with an edit in chat/views.py, as a bare repository in GitHub's place.
 
-    Return `remote`, a bare repository in GitHub's place, `weekly() -> str` and `asked() -> list[str]`, what `gh` was
-    asked for. The project has an edit in chat/views.py.
+    Return its Path, `weekly()`, which runs the steps in a fresh clone, and `asked() -> list`, what `gh` was asked.
     """
     require(shutil.which("jq"), "jq is not installed")
     cruft(tmp_path, "create", source, "--no-input")
@@ -98,15 +100,18 @@ def on_github(runner, source, tmp_path):
     log = tmp_path / "asked"
     log.touch()
     (tmp_path / "temp").mkdir()
-    env = runner | IDENTITY | {"RUNNER_TEMP": str(tmp_path / "temp"), "GH_ASKED": str(log)}
+    env = runner | {"UV_PYTHON": sys.executable, "RUNNER_TEMP": str(tmp_path / "temp"), "GH_ASKED": str(log)}
 
     def weekly():
         clone = tmp_path / "clone"
         shutil.rmtree(clone, ignore_errors=True)
         git(tmp_path, "clone", "--quiet", remote, clone)
-        steps, _ = steps_of(clone, "news")
-        assert [step["if"] for step in steps] == ["hashFiles('.cruft.json') != ''"]
-        return run_step(steps[0], clone, env)
+        steps, variables = steps_of(clone, "news")
+        conditions = [re.fullmatch(r"hashFiles\('(.*)'\) != ''", step["if"])[1] for step in steps]
+        assert conditions == [".cruft.json", "uv.lock"]
+        for step, name in zip(steps, conditions, strict=True):
+            if (clone / name).exists():
+                run_step(step, clone, env | variables)
 
     def asked():
         return log.read_text(encoding="utf-8").splitlines()
@@ -169,3 +174,28 @@ def test_news_that_change_no_file_are_none(on_github, source):
 
     assert branches(remote) == ["main"]
     assert asked() == []
+
+
+def test_newer_packages_become_a_pull_request(on_github, tmp_path):
+    remote, weekly, asked = on_github
+    project = tmp_path / "my_realtime_site"
+    pyproject = project / "pyproject.toml"
+    text = pyproject.read_text(encoding="utf-8")
+    uv = [Path(sys.executable).parent / "uv", "--quiet", "lock", "--python", sys.executable]
+    pyproject.write_text(text.replace('"websockets>=17.0"', '"websockets==17.0"'), encoding="utf-8")
+    subprocess.run(uv, cwd=project, check=True)
+    # As it was when that was the newest.
+    pyproject.write_text(text, encoding="utf-8")
+    subprocess.run([*uv, "--upgrade-package", "nothing"], cwd=project, check=True)
+    assert 'name = "websockets"\nversion = "17.0"\n' in (project / "uv.lock").read_text(encoding="utf-8")
+    commit(project)
+    git(project, "push", "--quiet", remote, "main")
+
+    weekly()
+    weekly()
+
+    assert branches(remote) == ["main", "newer-packages"]
+    assert git(remote, "diff", "--name-only", "main", "newer-packages").split() == ["uv.lock"]
+    assert 'name = "websockets"\nversion = "17.0"\n' not in git(remote, "show", "newer-packages:uv.lock")
+    assert "Update" in (tmp_path / "asked.body").read_text(encoding="utf-8")
+    assert [line.split()[:2] for line in asked()].count(["pr", "create"]) == 1
