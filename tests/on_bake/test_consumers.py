@@ -126,6 +126,29 @@ async def test_leave():
     await socket.disconnect()
 
 
+async def test_a_sender_may_leave_itself_out():
+    sender, other = await connect(), await connect()
+
+    for what in ("broadcast to others", "broadcast"):
+        await sender.send_json_to(do(what))
+
+    assert [await other.receive_json_from() for _ in range(2)] == [{"type": "news"}] * 2
+    assert await sender.receive_json_from() == {"type": "news"}
+    assert await sender.receive_nothing()
+    for socket in (sender, other):
+        await socket.disconnect()
+
+
+@pytest.mark.parametrize(("what", "message"), [("html", {"text": "<p>news</p>"}), ("bytes", {"bytes": b"news"})])
+async def test_what_is_no_frame_is_broadcast_as_it_is(what, message):
+    socket = await connect()
+
+    await socket.send_json_to(do(f"broadcast {what}"))
+
+    assert await socket.receive_output() == {"type": "websocket.send"} | message
+    await socket.disconnect()
+
+
 async def test_a_plain_group_works_beside_broadcasts():
     sockets = [await connect(Plain) for _ in range(3)]
     groups = get_fanout()

@@ -162,6 +162,22 @@ async def test_large_groups_have_one_broadcast_in_each_turn_of_the_loop(groups, 
     assert len(served) == 20 * 30
 
 
+async def test_broadcasts_to_a_large_group_wait_together_for_a_layer_that_is_away(groups, monkeypatch):
+    """Not each for those before it."""
+    monkeypatch.setattr(outage, "PATIENCE", 0.2)
+    for _ in range(30):
+        await groups.join("room", Member())
+    groups.outage.begin(ConnectionError("away"))
+    monkeypatch.setattr(groups.outage, "_ask", asyncio.Event().wait)
+
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(
+            *[groups.send("room", message("hello")) for _ in range(50)], return_exceptions=True
+        )
+
+    assert {type(result) for result in results} == {ChannelLayerUnavailable}
+
+
 async def test_the_size_of_a_broadcast_is_in_bytes():
     assert Broadcast.of(broadcast_of("room", "\u20ac" * 10)).size == 30
     assert Broadcast.of(broadcast_of("room", b"x" * 10)).size == 10

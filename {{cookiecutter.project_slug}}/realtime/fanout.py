@@ -139,13 +139,10 @@ class Fanout:
         message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
-        if self.count(name) <= TURN:
-            return await self._send(name, message)
-        async with self._turn:
-            await self._send(name, message)
-            await asyncio.sleep(0)
-
-    async def _send(self, name, message):
+        if self.count(name) > TURN:
+            # The call is outside: with a layer that is away, all would wait for all before them.
+            async with self._turn:
+                await asyncio.sleep(0)
         if self._local_groups is None:
             return await self._call(self.layer.group_send, name, message)
         self.layer.require_valid_group_name(name)
