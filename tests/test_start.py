@@ -64,6 +64,8 @@ def test_the_commands_of_the_readme_lead_to_the_greeting(bake, shell, tmp_path, 
     wait_until(lambda: answers(process, server, tmp_path / "log"), "the page", timeout=240)
     # uv would say so, and take its time, at each command.
     assert "Bytecode" not in (tmp_path / "log").read_text(encoding="utf-8")
+    # Of pip, when it installs the project itself: "BuildBackendWarning", in a box.
+    assert "Warning" not in (tmp_path / "log").read_text(encoding="utf-8")
     if starter == "minimal":
         with open_client(server):
             pass
