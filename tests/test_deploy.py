@@ -455,13 +455,14 @@ def test_one_address_and_one_scheme_are_passed_on(bake):
 
 
 def test_a_redirect_loop_behind_a_proxy_that_ends_tls(served, env):
-    """DJANGO_TRUST_PROXY is the variable that is missing then, as docs/production.md says."""
+    """DJANGO_TRUST_PROXY is the variable that is missing then, as the log and docs/production.md say."""
     https = env | {"DJANGO_HTTPS": "true"}
     forwarded = {"X-Forwarded-Proto": "https"}
     for trust, status in (("false", 301), ("true", 200)):
         with Server(served, "production", env=https | {"DJANGO_TRUST_PROXY": trust}) as server:
             answer = httpx.get(server.url, headers=forwarded)
         assert answer.status_code == status
+        assert ("behind one set DJANGO_TRUST_PROXY=true" in server.log) == (status == 301)
     assert "DJANGO_TRUST_PROXY" in documentation_of("Behind another proxy")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import httpx
 import pytest
@@ -34,6 +35,21 @@ def test_a_fresh_clone_says_what_to_do(fresh_clone, command):
     assert result.returncode == 1
     assert result.stdout.count("\n") == 1, result.stdout
     assert "copy .env.example to .env" in result.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--noreload"]])
+def test_runserver_ends_when_its_port_is_taken(project, options):
+    """As Django's own does. daphne's alone would go on to watch files, and serve nothing."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        result = run(project, "manage.py", "runserver", f"127.0.0.1:{port}", *options, check=False)
+
+    assert result.returncode == 1
+    assert f"Couldn't listen on 127.0.0.1:{port}" in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_the_key_of_the_example_is_refused_in_production(project):

@@ -31,6 +31,11 @@ def main():
     # The limit of a header, which websockets reads when it is imported: pages take such cookies, too.
     os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(2**16))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
+    if settings.SECURE_SSL_REDIRECT and not settings.SECURE_PROXY_SSL_HEADER:
+        logger.warning(
+            "Every page is redirected to HTTPS, which this server leaves to a proxy: behind one set"
+            " DJANGO_TRUST_PROXY=true, or else browsers are redirected for ever. Without one: DJANGO_HTTPS=false."
+        )
     uvicorn.run(
         "{{ cookiecutter.project_slug }}.asgi:application",
         host=options.host,

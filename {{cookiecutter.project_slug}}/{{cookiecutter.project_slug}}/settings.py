@@ -6,6 +6,7 @@ No variable set means production's rules.
 https://docs.djangoproject.com/en/stable/ref/settings/
 """
 
+import logging
 import mimetypes
 import os
 import sys
@@ -323,6 +324,14 @@ def without_traceback(record):
     return True
 
 
+class LastWords(logging.StreamHandler):
+    """Ends the process after a record: when its port is taken, daphne's runserver would go on watching files."""
+
+    def emit(self, record):
+        super().emit(record)
+        os._exit(1)
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -334,11 +343,13 @@ LOGGING = {
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_traceback"]},
+        "last_words": {"()": LastWords, "formatter": "line", "level": "CRITICAL"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         # Django's own handler would write each line a second time.
         "django": {"handlers": [], "level": "INFO"},
+        "daphne.server": {"handlers": ["last_words"]},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
         # Messages that found no room in Redis: "… over capacity …".
