@@ -296,3 +296,20 @@ def test_readme_lists_the_options():
 
 def test_changelog_has_a_version_or_what_is_coming():
     assert re.search(r"^## (Unreleased|\d+\.\d+\.\d+)", read("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_figures_of_the_comparison_are_those_of_the_benchmark():
+    """Of the tutorial's code and of a bake; `benchmarks/run.py --document` writes them anew."""
+    measured = {}
+    (table,) = re.findall(r"(?ms)^### Figures\n(.*?)^###", read("docs/performance.md"))
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        measured[cells[0]] = [cell.partition(" (")[0] for cell in cells[1:]]
+    section = read("docs/compare.md").partition("## What was measured")[2]
+    rows = re.findall(r"(?m)^\| (\w.*?) \| ([\d.,]+) \| ([\d.,]+) \|$", section)
+    assert len(rows) == 7
+    for name, *figures in rows:
+        assert measured[name][:2] == figures, f"docs/compare.md: {name}"
+    assert f"Node's `ws` echoes {measured['echo, frames/s'][3]} frames a second" in section
+    assert "more than 50 faults" in section
+    assert len(re.findall(r"(?m)^### ", read("docs/pitfalls.md"))) > 50
