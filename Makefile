@@ -2,6 +2,7 @@
 # make test    run every test
 # make bench   measure a baked project against its peers
 # make lint    check the style of this repository's own Python and workflows
+# make screenshots  take the pictures of README.md anew
 # make clean   remove what these left behind
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ unexport $(filter DJANGO_%,$(.VARIABLES))
 # uv trusts whom pip trusts: the certificates of this machine.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench lint screenshots clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,6 +44,9 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/zizmor --offline --quiet .
+
+screenshots: $(READY)
+	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/test_screenshots.py
 
 clean:
 	rm -rf build .venv .hypothesis .pytest_cache .ruff_cache

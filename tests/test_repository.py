@@ -76,7 +76,8 @@ def test_no_symlinks(names):
 
 
 def test_line_ends(names):
-    assert [name for name in names if b"\r\n" in (REPOSITORY / name).read_bytes()] == []
+    texts = [name for name in names if not name.endswith(".png")]
+    assert [name for name in texts if b"\r\n" in (REPOSITORY / name).read_bytes()] == []
 
 
 def test_no_registry_is_named(names):
