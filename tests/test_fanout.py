@@ -1,13 +1,15 @@
 """The fan-out under load and through the loss of its services, over real sockets."""
 
 import asyncio
+import contextlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clients import is_greeting, open_client, open_stuck_reader
-from servers import LOCAL_PRODUCTION, Server, run, wait_until
-from services import Postgres
+from servers import LOCAL_PRODUCTION, Server, run, run_probe, wait_until
+from services import Postgres, Redis
 from websockets.asyncio.client import connect
 
 
@@ -125,3 +127,22 @@ def test_no_stale_connection_after_a_restart_of_postgresql(probes):
                 client.send({"type": "count"})
                 assert client.receive() == {"type": "users", "count": 0}
             assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_many_messages_are_few_calls_to_redis(project, servers):
+    """All arrive in order, on whichever of the servers their groups are, and no more wait than may."""
+    with contextlib.ExitStack() as stack:
+        redis = [stack.enter_context(Redis()) for _ in range(servers)]
+        urls = ",".join(each.url for each in redis)
+
+        printed = run_probe(project, "shards.py", env=LOCAL_PRODUCTION | {"REDIS_URL": urls})
+
+        result = json.loads(printed.splitlines()[-1])
+        assert result["complete"]
+        assert result["plain"] == ["a", "b"]
+        # The one that was just being received may have been taken.
+        assert result["dropped"] in (4, 5)
+        for each in redis:
+            calls = re.search(r"cmdstat_zrangebyscore:calls=(\d+)", each.execute("info", "commandstats"))
+            assert int(calls[1]) > 0

@@ -17,6 +17,7 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 from . import layers
+from .batches import MESSAGES
 from .fanout import VERSION, broadcast_of, get_fanout
 from .frames import Sendable, encode
 from .outage import Unavailable
@@ -149,7 +150,7 @@ async def _sent():
 
 
 class Notifier:
-    """Sends messages, dicts with a "group", one after the other, so that they keep their order."""
+    """Sends messages, dicts with a "group", in order, many at a time."""
 
     def __init__(self):
         self._waiting = deque()
@@ -168,15 +169,11 @@ class Notifier:
 
     async def _send_waiting(self):
         while self._waiting:
-            if await self.send(self._waiting[0]):
-                self._waiting.popleft()
-            else:
-                self._lose()
-
-    def _lose(self):
-        if self._waiting:
-            logger.error("%d messages of notify() are lost: Redis does not answer", len(self._waiting))
-            self._waiting.clear()
+            messages = [self._waiting.popleft() for _ in range(min(len(self._waiting), MESSAGES))]
+            lost = (await asyncio.gather(*map(self.send, messages))).count(False)
+            if lost:
+                logger.error("%d messages of notify() are lost: Redis does not answer", lost + len(self._waiting))
+                self._waiting.clear()
 
     async def send(self, message):
         """Return whether `message` was sent, or cannot be. A channel layer that is away is not waited for twice."""

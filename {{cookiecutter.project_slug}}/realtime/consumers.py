@@ -6,7 +6,6 @@ import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
@@ -78,7 +77,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             # In a test of this consumer alone.
             return await Sockets(self)(scope, receive, send)
         self.scope, self.base_send, self.socket = scope, send, scope["realtime"]
-        self._joined, self._tasks, self._turn, self._channel_used = set(), None, 0, False
+        self._joined, self._tasks, self._turn, self._channel_used = set(), Tasks(self.socket), 0, False
         self._outbox = self.socket.outbox
         self._outbox.limit, self.socket.counts_itself = self.outbox_limit, True
         if type(self).deliver is RealtimeConsumer.deliver:
@@ -178,10 +177,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         frame: a Frame, a dict with a "type", a str that is sent as it is, such as HTML, or bytes. to_self: whether
         this socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
         """
-        if not to_self:
-            self._outbox.id = self._outbox.id or uuid4().hex
+        sender = None if to_self else self._outbox.identify()
         self._limit.charge_broadcast(self._fanout.count(group))
-        await self._fanout.send(group, broadcast_of(group, frames.encode(frame), None if to_self else self._outbox.id))
+        await self._fanout.send(group, broadcast_of(group, frames.encode(frame), sender))
 
     def deliver(self, broadcast: Broadcast) -> None:
         """
@@ -222,7 +220,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         Handlers of one socket run one after the other, so a slow one would hold up even `disconnect()`.
         https://github.com/django/channels/issues/1119
         """
-        self._tasks = self._tasks or Tasks(self.socket)
         return self._tasks.start(self._run, coroutine)
 
     # The socket
@@ -314,8 +311,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _end(self):
         """End the tasks and leave the groups, however the socket ends, and call disconnect()."""
-        if self._tasks is not None:
-            await self._tasks.end()
+        await self._tasks.end()
         for group in list(self._joined):
             await self.leave(group)
         try:

@@ -8,12 +8,14 @@ each process, already encoded; one in memory carries none.
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
 
 from . import layers
+from .batches import Batcher
 from .frames import size_of
 from .outage import RETRY_EVERY, Outage, Unavailable
 from .process import process, serve
@@ -120,9 +122,9 @@ class Fanout:
     def __init__(self, alias):
         self.layer = get_channel_layer(alias)
         self.groups = {}
-        self.channel = None
+        self._inboxes, self._tasks = {}, ()
         self._local_groups = layers.groups_of(self.layer)
-        self._tasks = ()
+        self._batchers = [Batcher(self._call, self.layer, shard) for shard in range(layers.shards_of(self.layer))]
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._turn = asyncio.Lock()
         self.outage = Outage(
@@ -139,17 +141,17 @@ class Fanout:
         message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
+        self.layer.require_valid_group_name(name)
         if self.count(name) > TURN:
             # The call is outside: with a layer that is away, all would wait for all before them.
             async with self._turn:
                 await asyncio.sleep(0)
         if self._local_groups is None:
-            return await self._call(self.layer.group_send, name, message)
-        self.layer.require_valid_group_name(name)
+            return await self._batchers[layers.shard_of(self.layer, name)].send(message)
         self._deliver(message)
         if len(self._local_groups.get(name, ())) > 1:
             # Channels' own consumers are in the group, too.
-            await layers.send_to_others(self.layer, name, message, self.channel)
+            await layers.send_to_others(self.layer, name, message, self._inbox(name))
 
     def count(self, name):
         """Return the number of members of the group `name` in this process."""
@@ -168,7 +170,7 @@ class Fanout:
             async with group.lock:
                 if not group.subscribed:
                     await self._start()
-                    await self._call(self.layer.group_add, name, self.channel)
+                    await self._call(self.layer.group_add, name, self._inbox(name))
                     group.subscribed = True
         except BaseException:
             group.members.pop(member, None)
@@ -188,7 +190,7 @@ class Fanout:
             if not group.members and group.subscribed:
                 group.subscribed = False
                 try:
-                    await self.layer.group_discard(name, self.channel)
+                    await self.layer.group_discard(name, self._inbox(name))
                 except Exception:
                     # The layer keeps this process in the group until that expires; until then _deliver() finds no
                     # member.
@@ -216,30 +218,45 @@ class Fanout:
                         self._lose(error)
 
     async def receive(self, channel):
-        """Return the next message for `channel`. Raises ChannelLayerUnavailable."""
+        """Return the next message for `channel`, that of one socket. Raises ChannelLayerUnavailable."""
+        message = await self._received(self.layer.receive(channel))
+        layers.silence_cleaners(self.layer)
+        return message
+
+    async def _received(self, coroutine):
         try:
-            message = await self.layer.receive(channel)
+            return await coroutine
         except (TypeError, ValueError):
             raise
         except Exception as error:
             self._lose(error)
-        layers.silence_cleaners(self.layer)
-        return message
 
     def _lose(self, error):
         self.outage.begin(error)
         raise ChannelLayerUnavailable from error
 
     async def _start(self):
-        if self.channel is None:
-            self.channel = await self.layer.new_channel()
-            self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._renew())]
+        if not self._tasks:
+            self._inboxes = await layers.new_inboxes(self.layer)
+            coroutines = [self._renew(), *map(self._receive, self._inboxes.values())]
+            self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
 
-    async def _receive(self):
+    def _inbox(self, name):
+        """Return the channel on which this process receives what is sent to the group `name`."""
+        return self._inboxes.get(layers.shard_of(self.layer, name))
+
+    async def _receive(self, inbox):
         """Deliver what comes for this process, for ever."""
+        messages = deque()
         while True:
             try:
-                self._deliver(await self.receive(self.channel))
+                # Those that came together with one that failed are delivered first.
+                messages = messages or deque(await self._received(layers.receive(self.layer, inbox)))
+                while messages:
+                    message = messages.popleft()
+                    self._deliver(message)
+                    if self.count(message.get("group")) > TURN:
+                        await asyncio.sleep(0)
             except ChannelLayerUnavailable:
                 await self.outage.over()
             except Exception:
@@ -285,11 +302,11 @@ class Fanout:
 
     async def _subscribe_again(self):
         # Changes nothing: it asks whether the layer answers, also when there are no groups.
-        await self.layer.group_discard("nobody", self.channel or "nobody")
+        await self.layer.group_discard("nobody", "nobody")
         for name, group in list(self.groups.items()):
             if not group.subscribed:
                 # Its lock may be held by a join, which waits until the layer is back.
                 continue
             async with group.lock:
                 if group.subscribed:
-                    await self.layer.group_add(name, self.channel)
+                    await self.layer.group_add(name, self._inbox(name))

@@ -1,12 +1,36 @@
 """All that realtime knows of a channel layer's inside."""
 
 import logging
+import secrets
+import time
 
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 
 from .activity import Activity
 from .process import process
+
+
+logger = logging.getLogger(__name__)
+
+# What the names of the channels begin with on which processes, not sockets, receive.
+INBOX = "realtime"
+
+# Lua: put a message into each queue that has room, and return the numbers of those that have none. ARGV: now, the
+# seconds after which a message is too old, and for each key of a queue its capacity, then for each its message.
+PUT = """
+local full = {}
+for i, key in ipairs(KEYS) do
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[1] - ARGV[2])
+    if redis.call('ZCARD', key) < tonumber(ARGV[2 + i]) then
+        redis.call('ZADD', key, ARGV[1], ARGV[2 + #KEYS + i])
+        redis.call('EXPIRE', key, ARGV[2])
+    else
+        full[#full + 1] = i
+    end
+end
+return full
+"""
 
 
 def is_local(layer):
@@ -27,6 +51,86 @@ async def send_to_others(layer, group, message, channel):
                 await layer.send(other, message)
             except ChannelFull:
                 process()[Activity]["dropped"] += 1
+
+
+def is_redis(layer):
+    return type(layer).__module__ == "channels_redis.core"
+
+
+def shards_of(layer):
+    """Return over how many servers the groups of `layer` are spread."""
+    return layer.ring_size if is_redis(layer) else 1
+
+
+def shard_of(layer, group):
+    """Return on which of them `group` is."""
+    return layer.consistent_hash(group) if is_redis(layer) else 0
+
+
+async def new_inboxes(layer):
+    """Return the channels on which a process receives, one for each shard of `layer`."""
+    inboxes = {} if is_redis(layer) else {0: await layer.new_channel()}
+    while len(inboxes) < shards_of(layer):
+        # What is before the "!" names the queue in Redis, and decides on the shard.
+        channel = await layer.new_channel(INBOX + secrets.token_hex(6))
+        inboxes[layer.consistent_hash(layer.non_local_name(channel))] = channel
+    return inboxes
+
+
+async def receive(layer, channel):
+    """
+    Return the next messages for `channel`, one of new_inboxes(), a list.
+
+    The receive() of channels_redis makes four calls for each message, so that others may receive from a channel, too.
+    """
+    if not is_redis(layer):
+        return [await layer.receive(channel)]
+    name = layer.non_local_name(channel)
+    connection, popped = layer.connection(layer.consistent_hash(name)), None
+    while popped is None:
+        popped = await connection.bzpopmin(layer.prefix + name, timeout=layer.brpop_timeout)
+    message = layer.deserialize(popped[1])
+    del message["__asgi_channel__"]
+    return message["messages"] if message["type"] == "realtime.batch" else [message]
+
+
+async def send_together(layer, shard, messages):
+    """
+    Send `messages`, dicts with a "group", to the groups of this shard, with two calls to Redis for all of them.
+
+    group_send() makes four for each. As there, a message is dropped for a process that has too many waiting.
+    """
+    if not is_redis(layer):
+        for message in messages:
+            await layer.group_send(message["group"], message)
+        return
+    connection, now = layer.connection(shard), time.time()
+    groups = list(dict.fromkeys(message["group"] for message in messages))
+    pipeline = connection.pipeline(transaction=False)
+    for group in groups:
+        pipeline.zrangebyscore(layer._group_key(group), now - layer.group_expiry, "+inf")
+    members = dict(zip(groups, await pipeline.execute(), strict=True))
+    inboxes = {}
+    for message in messages:
+        channels = [channel.decode() for channel in members[message["group"]]]
+        if not all(channel.startswith(INBOX) for channel in channels):
+            # A consumer of Channels' own is in the group, or the last release of this project.
+            await layer.group_send(message["group"], message)
+            continue
+        for channel in channels:
+            inboxes.setdefault(channel, []).append(message)
+    keys, capacities, packed = [], [], []
+    for channel, waiting in inboxes.items():
+        keys.append(layer.prefix + layer.non_local_name(channel))
+        # Many in one are many for the memory of Redis.
+        capacities.append(max(layer.get_capacity(channel) // len(waiting), 1))
+        message = waiting[0] if len(waiting) == 1 else {"type": "realtime.batch", "messages": waiting}
+        packed.append(layer.serialize(message | {"__asgi_channel__": channel}))
+    full = keys and await connection.eval(PUT, len(keys), *keys, now, int(layer.expiry), *capacities, *packed)
+    if full:
+        dropped = sum(len([*inboxes.values()][number - 1]) for number in full)
+        logger.warning("%d messages are lost: %d processes have too many waiting", dropped, len(full))
+        process()[Activity]["dropped"] += dropped
 
 
 async def drop_idle_connections(layer):

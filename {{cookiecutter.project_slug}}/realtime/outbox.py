@@ -3,6 +3,7 @@
 import asyncio
 import types
 from collections import deque
+from uuid import uuid4
 
 
 class Outbox:
@@ -46,6 +47,11 @@ class Outbox:
             self.closed = True
             self.clear()
             self._overflow()
+
+    def identify(self):
+        """Return an id of this socket for the "sender" of its broadcasts, a str, so that it is left out of them."""
+        self.id = self.id or uuid4().hex
+        return self.id
 
     async def send(self, message):
         """Write `message`, an ASGI dict, after all that waits, and return when the server has taken it."""

@@ -1,0 +1,85 @@
+"""Messages that gather while a call to Redis is under way."""
+
+import asyncio
+
+import pytest
+
+from realtime import batches
+from realtime.batches import Batcher
+
+
+class Calls:
+    """Takes calls, each of which ends when `go` is set. `error`: what the next ones fail with."""
+
+    def __init__(self):
+        self.made, self.go, self.error = [], asyncio.Event(), None
+
+    async def __call__(self, function, layer, shard, messages):
+        self.made.append([message["text"] for message in messages])
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+async def calls():
+    return Calls()
+
+
+def send(batcher, *texts):
+    return [asyncio.create_task(batcher.send({"group": "room", "text": text})) for text in texts]
+
+
+async def test_what_comes_meanwhile_is_one_call(calls, until):
+    batcher = Batcher(calls, None, 0)
+    first = send(batcher, "a")
+    await until(lambda: calls.made)
+    others = send(batcher, "b", "c", "d")
+    await asyncio.sleep(0)
+    assert calls.made == [["a"]]
+
+    calls.go.set()
+    await asyncio.gather(*first, *others)
+
+    assert calls.made == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_call_carries_no_more_than_it_may(calls, monkeypatch):
+    monkeypatch.setattr(batches, "MESSAGES", 3)
+    monkeypatch.setattr(batches, "SIZE", 10)
+    calls.go.set()
+
+    await asyncio.gather(*send(Batcher(calls, None, 0), "a", "b", "c", "d", "x" * 9, "y", "z", "z" * 100, "end"))
+
+    assert calls.made == [["a", "b", "c"], ["d", "x" * 9], ["y", "z", "z" * 100], ["end"]]
+
+
+async def test_who_has_given_up_sends_nothing(calls, until):
+    batcher = Batcher(calls, None, 0)
+    first = send(batcher, "a")
+    await until(lambda: calls.made)
+    gone, stays = send(batcher, "b", "c")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+
+    calls.go.set()
+    await asyncio.gather(*first, stays)
+
+    assert calls.made == [["a"], ["c"]]
+
+
+async def test_an_outage_is_everybodys_who_waits(calls, until):
+    batcher = Batcher(calls, None, 0)
+    tasks = send(batcher, "a")
+    await until(lambda: calls.made)
+    tasks += send(batcher, "b")
+    await asyncio.sleep(0)
+    calls.error = ConnectionError("gone")
+    calls.go.set()
+
+    assert await asyncio.gather(*tasks, return_exceptions=True) == [calls.error, calls.error]
+
+    calls.error = None
+    await asyncio.gather(*send(batcher, "c"))
+    assert calls.made == [["a"], ["c"]]
