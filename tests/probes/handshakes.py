@@ -1,0 +1,27 @@
+"""
+Run `manage.py handshake` several times in one process, without the steps that look into the project.
+
+The argument is a JSON list of lists of arguments; printed is a JSON list of what each run prints with --json.
+"""
+
+import json
+import sys
+from contextlib import suppress
+from io import StringIO
+
+from django.core.management import call_command
+
+from realtime.management.commands.handshake import Command
+
+PROJECT = ("INSTALLED_APPS", "ASGI_APPLICATION", "routes", "channel layer", "database")
+
+step = Command.step
+Command.step = lambda self, name: name in PROJECT or step(self, name)
+
+results = []
+for arguments in json.loads(sys.argv[1]):
+    out = StringIO()
+    with suppress(SystemExit):
+        call_command("handshake", *arguments, "--json", stdout=out)
+    results.append(json.loads(out.getvalue()))
+print(json.dumps(results))
