@@ -497,6 +497,7 @@ def test_what_reached_nobody_is_sent_again(bake):
         ("accounts/signup/", "127.0.0.12"),
         ("accounts/password_change/", "127.0.0.13"),
         ("accounts/reset/MQ/set-password/", "127.0.0.14"),
+        ("accounts/email/", "127.0.0.17"),
         ("admin/login/", "127.0.0.15"),
         ("%61dmin/./login/", "127.0.0.16"),
     ],
