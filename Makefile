@@ -1,5 +1,6 @@
 # make demo    bake the default project, install it, serve it
 # make test    run every test
+# make mutants take each remedy out, and see that its test fails
 # make bench   measure a baked project against its peers
 # make lint    check the style of this repository's own Python and workflows
 # make screenshots  take the pictures of README.md anew
@@ -19,7 +20,7 @@ unexport $(filter DJANGO_%,$(.VARIABLES))
 # uv trusts whom pip trusts: the certificates of this machine.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help demo test bench lint screenshots clean
+.PHONY: help demo test mutants bench lint screenshots clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -36,6 +37,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+mutants: $(READY)
+	@$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
