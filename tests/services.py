@@ -1,5 +1,6 @@
 """Real services on free loopback ports, as context managers: they can be stopped, killed and started again."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -31,12 +32,14 @@ class Redis(Service):
     """
     Without persistence: a restarted one has forgotten everything.
 
-    tls: the Paths of a key and a certificate; then it has a password, too.
+    tls: the Paths of a key and a certificate; then it has a password, too. program: "redis-server" or "valkey-server".
+    options: further ones of its configuration.
     """
 
-    def __init__(self, tls=None):
-        require(shutil.which("redis-server"), "redis-server is not installed")
+    def __init__(self, tls=None, program="redis-server", **options):
+        require(shutil.which(program), f"{program} is not installed")
         super().__init__()
+        further = {name.replace("_", "-"): value for name, value in options.items()}
         self.url = f"redis://127.0.0.1:{self.port}/0"
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
         if tls:
@@ -44,14 +47,38 @@ class Redis(Service):
             options |= {"port": 0, "tls-port": self.port, "tls-key-file": key, "tls-cert-file": certificate}
             options |= {"tls-auth-clients": "no", "requirepass": "p@ss/word"}
             self.url = f"rediss://:p%40ss%2Fword@127.0.0.1:{self.port}/0?ssl_ca_certs={certificate}"
-        self.command = [
-            "redis-server",
-            *[word for name, value in options.items() for word in (f"--{name}", str(value))],
-        ]
+        options |= further
+        words = [(f"--{name}", *(str(value).split() or [""])) for name, value in options.items()]
+        self.command = [program, *itertools.chain(*words)]
 
     def execute(self, *words):
         """Return what redis-cli prints for a command."""
         return subprocess.check_output(["redis-cli", "-p", str(self.port), *words], text=True)
+
+
+class Sentinel(Service):
+    """
+    Watches `master`, a Redis with this password, with others of which `quorum` must agree that it is gone.
+
+    The program is that of Redis: Debian's package redis-sentinel has a link to it.
+    """
+
+    def __init__(self, master, password, quorum=2):
+        require(shutil.which("redis-server"), "redis-server is not installed")
+        super().__init__()
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"requirepass {password}",
+            f"sentinel sentinel-pass {password}",
+            f"sentinel monitor master 127.0.0.1 {master.port} {quorum}",
+            f"sentinel auth-pass master {password}",
+            "sentinel down-after-milliseconds master 1000",
+            "sentinel failover-timeout master 6000",
+        ]
+        self.file = self.directory / "sentinel.conf"
+        self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self.command = ["redis-server", self.file, "--sentinel"]
 
 
 class Postgres(Service):
