@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import yaml
-from clients import GREETING, open_client
+from clients import GREETING, open_client, receive_first
 from servers import REPOSITORY, Process, Server, clean_environ, free_port, require, run, wait_until
 from services import Redis, Service
 from test_fanout import open_stuck_reader
@@ -638,7 +638,7 @@ async def stop_under_clients(nginx, stopping, staying, count):
         while True:
             try:
                 async with connect(nginx.socket_url, origin=nginx.url.rstrip("/"), open_timeout=20) as client:
-                    assert json.loads(await client.recv()).items() >= GREETING.items()
+                    assert (await receive_first(client)).items() >= GREETING.items()
                     if closed:
                         seen.back.append(now() - closed)
                     greeted.add(number)

@@ -7,7 +7,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clients import is_greeting, open_client, open_stuck_reader
+from clients import is_greeting, open_client, open_stuck_reader, receive_first
 from servers import LOCAL_PRODUCTION, Server, run, run_probe, wait_until
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
@@ -68,7 +68,7 @@ def test_1000_simultaneous_connects_over_redis(project, redis):
 
     async def greet(server):
         async with connect(server.socket_url, origin=server.url.rstrip("/"), open_timeout=60) as client:
-            assert is_greeting(json.loads(await client.recv()))
+            assert is_greeting(await receive_first(client))
             greeted.append(client)
             await everybody.wait()
 

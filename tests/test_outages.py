@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from clients import log_in_all, open_client
+from clients import log_in_all, open_client, receive_first
 from servers import LOCAL_PRODUCTION, Server, run
 from services import Postgres
 from websockets.asyncio.client import connect
@@ -72,7 +72,7 @@ class Page:
         async with connect(url, origin=origin, additional_headers=headers, open_timeout=10) as socket:
             try:
                 async with asyncio.timeout(10):
-                    greeting = json.loads(await socket.recv())
+                    greeting = await receive_first(socket)
                 assert (greeting["type"], greeting["user"]) == ("connection_established", self.user)
                 self.socket = socket
                 async for text in socket:
@@ -203,7 +203,7 @@ def test_500_sockets_ask_postgresql_at_once(probes, env, postgres):
         headers = {"Cookie": cookies[number % len(cookies)]}
         url, origin = f"{server.url.replace('http', 'ws')}ws/probe/", server.url.rstrip("/")
         async with connect(url, origin=origin, additional_headers=headers, open_timeout=60) as socket:
-            assert json.loads(await socket.recv())["user"] == USERS[number % len(USERS)]
+            assert (await receive_first(socket))["user"] == USERS[number % len(USERS)]
             await everybody.wait()
             for _ in range(3):
                 await socket.send('{"type": "count"}')

@@ -8,8 +8,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_EVERY = 60  # seconds
 
-# Sockets that a process can greet in a second, with a margin; a return is spread accordingly.
-GREETINGS_PER_SECOND = 500
+# Sockets that a fast process greets in a second; a return is spread accordingly. In a slower one they wait for a turn.
+GREETINGS_PER_SECOND = 1000
 
 
 class Activity(Counter):

@@ -59,8 +59,9 @@ class Authentication:
     async def __call__(self, scope, receive, send):
         if "realtime" not in scope:
             raise ImproperlyConfigured(NO_SOCKETS)
-        socket, since = scope["realtime"], time.monotonic()
-        logins = socket.process[Logins]
+        socket = scope["realtime"]
+        await socket.process[limits.Admission].enter(socket)
+        logins, since = socket.process[Logins], time.monotonic()
         # A proxy that speaks HTTP/2 may send each cookie in a line of its own.
         header = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
         if not logins.listens and (header or socket.token is not None):

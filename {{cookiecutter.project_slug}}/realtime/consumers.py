@@ -255,6 +255,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self.send(frames.ConnectionEstablished())
         # Broadcasts that came meanwhile follow what connect() has sent.
         self._outbox.release()
+        self.socket.greeted()
 
     async def websocket_receive(self, message):
         if self._outbox.closed:

@@ -1,12 +1,14 @@
-"""Limits for the sockets of one user or address in this process: their number, and the frames that they send."""
+"""Limits of a process: the sockets of one user or address and their frames, and how many sockets are greeted at a time."""
 
 import asyncio
 import ipaddress
 import math
 import time
 from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
+from channels.exceptions import StopConsumer
 from django.conf import settings
 
 # An address may be that of an office: it is taken for so many people.
@@ -14,6 +16,14 @@ PEOPLE = 10
 # Bytes of an answer, and members of a group that is broadcast to, that cost as much as a frame.
 CHARGED = 4096
 CHARGED_MEMBERS = 100
+
+# Enough for queries that many share. With more, each turn of the event loop takes longer, and with it the time until a
+# connection is accepted and told to wait: a page that is told nothing for 10 s comes back, which is work for nothing.
+AT_A_TIME = 50
+# Seconds after which a greeting makes room for another: it waits for something, which is no work.
+TURN = 1
+# Seconds between two words to those who wait. Pages take so much and 10 s of silence for a loss.
+TELL_EVERY = 5
 
 
 class Owner(NamedTuple):
@@ -169,3 +179,47 @@ class Limit:
     def is_abused(self):
         """Whether more than `burst` was refused: the client does not wait as it is told."""
         return bool(self._buckets) and self._buckets[0].is_abused
+
+
+class Admission:
+    """The sockets of a process that wait for their turn, first come, first served, and those that are greeted."""
+
+    def __init__(self):
+        self._waiting, self._greeting = {}, {}
+
+    async def enter(self, socket):
+        """Return when `socket` may be greeted. Raises StopConsumer when its client has left before."""
+        self._waiting[socket] = turn = asyncio.get_running_loop().create_future()
+        self._admit()
+        if turn.done():
+            return
+        messages = [await socket.server_receive()]
+        receiving = asyncio.create_task(socket.server_receive())
+        try:
+            while not turn.done():
+                if receiving.done() and receiving.result()["type"] == "websocket.disconnect":
+                    socket.disconnected(receiving.result().get("code", 1005))
+                    raise StopConsumer
+                await socket.tell_to_wait(TELL_EVERY)
+                # A client that sends something meanwhile is heard later.
+                waiting = {turn} if receiving.done() else {turn, receiving}
+                await asyncio.wait(waiting, timeout=TELL_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        if not receiving.cancelled():
+            messages.append(receiving.result())
+        socket.put_back(messages)
+
+    def leave(self, socket):
+        """Make room for the next: `socket` is greeted, or gone."""
+        self._waiting.pop(socket, None)
+        if timer := self._greeting.pop(socket, None):
+            timer.cancel()
+            self._admit()
+
+    def _admit(self):
+        loop = asyncio.get_running_loop()
+        for socket in list(islice(self._waiting, max(0, AT_A_TIME - len(self._greeting)))):
+            self._greeting[socket] = loop.call_later(TURN, self.leave, socket)
+            self._waiting.pop(socket).set_result(None)

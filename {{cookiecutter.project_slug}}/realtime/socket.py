@@ -11,6 +11,8 @@ from django.conf import settings
 
 from .activity import Activity
 from .close import Close
+from .frames import Wait, encode
+from .limits import Admission
 from .outage import Unavailable
 from .outbox import Outbox
 from .process import serve
@@ -56,7 +58,7 @@ class Socket:
         self.activity = self.process[Activity]
         self.outbox = Outbox(send, self.activity, self._overflow)
         self.user = self.session = self.owner = self.code = None
-        self.accepted = self.counts_itself = self._connected = self._ended = self._aborted = False
+        self.accepted = self.counts_itself = self._opened = self._connected = self._ended = self._aborted = False
         self._scope, self.server_receive, self._send = scope, receive, send
         scope["realtime"] = self
 
@@ -87,8 +89,9 @@ class Socket:
             self.code = Close.INTERNAL_ERROR
             raise
         finally:
+            self.greeted()
             await self.outbox.stop()
-            if self.accepted:
+            if self._opened:
                 # Without a code the server was stopped, or the connection is gone.
                 self.code = self.code or 1006
                 self.activity.sockets -= 1
@@ -99,6 +102,9 @@ class Socket:
 
     async def receive(self):
         """As the `receive` of ASGI."""
+        if self._connected:
+            # connect() has returned.
+            self.greeted()
         if self._connected and not self.accepted:
             message = await self._receive_while_connecting()
         else:
@@ -111,6 +117,29 @@ class Socket:
             case "websocket.disconnect":
                 self.disconnected(message.get("code", 1005))
         return message
+
+    def greeted(self):
+        """Give others their turn: all that is to be sent first has been sent."""
+        self.process[Admission].leave(self)
+
+    def put_back(self, messages):
+        """Let `messages`, a list of what was received, be received again."""
+        receive = self.server_receive
+
+        async def receive_again():
+            return messages.pop(0) if messages else await receive()
+
+        self.server_receive = receive_again
+
+    async def tell_to_wait(self, seconds):
+        """Accept the socket, which a page need not know from a greeting, and send a `wait` frame."""
+        if len(self._protocols or ()) > 1:
+            # Which of them is its consumer's choice.
+            return
+        if not self._opened:
+            await self._open({"type": "websocket.accept"})
+        await self.outbox.send({"type": "websocket.send", "text": encode(Wait(seconds=seconds))})
+        self.outbox.has_sent = False
 
     def disconnected(self, code):
         self.outbox.closed = self._ended = True
@@ -136,6 +165,9 @@ class Socket:
             await self._accept(message)
         elif kind == "websocket.close" and (self.accepted or "code" in message):
             await self._end(message.get("code", Close.NORMAL), message.get("reason"))
+        elif self._opened:
+            # A refusal of a socket that was told to wait.
+            await self._end(Close.NOT_ALLOWED)
         elif not self.closed:
             # A refusal: HTTP 403, or a response of its own.
             self.outbox.closed = self._ended = kind == "websocket.close"
@@ -175,17 +207,22 @@ class Socket:
         if self.token is not None and self.user is None and not to_close:
             self.log(logging.ERROR, "refused: it offers a token, and asgi.py has no realtime.asgi.Authentication")
             return await self.close(Close.NOT_LOGGED_IN)
+        # Set before the await: another task may close the socket meanwhile.
+        self.accepted = True
+        if not self._opened:
+            await self._open(message)
+        if not to_close:
+            self.log(logging.INFO, "opened")
+
+    async def _open(self, message):
         if self._protocols and not message.get("subprotocol"):
             # Browsers fail a handshake that picks none of the protocols they offer.
             message = message | {"subprotocol": self._protocols[0]}
-        # Set before the await: another task may close the socket meanwhile.
-        self.accepted = True
+        self._opened = True
         self.activity.sockets += 1
         self.activity["opened"] += 1
         await self.outbox.send(message)
         self.outbox.is_open = True
-        if not to_close:
-            self.log(logging.INFO, "opened")
 
     def log(self, level, text, *arguments, **options):
         """Log a line about this socket."""
