@@ -4,14 +4,18 @@ import argparse
 import contextlib
 import logging
 import os
+import sys
 
 import uvicorn
 from django.conf import settings
+from uvicorn.supervisors import Multiprocess
 
 logger = logging.getLogger("{{ cookiecutter.project_slug }}.server")
 
 # Open files where the system has no limit.
 MAX_FILES = 2**16
+# Connections that are accepted in one turn of the event loop.
+ACCEPTS = 1 if sys.platform == "win32" else 16
 
 
 def main():
@@ -36,7 +40,7 @@ def main():
             "Every page is redirected to HTTPS, which this server leaves to a proxy: behind one set"
             " DJANGO_TRUST_PROXY=true, or else browsers are redirected for ever. Without one: DJANGO_HTTPS=false."
         )
-    uvicorn.run(
+    config = uvicorn.Config(
         "{{ cookiecutter.project_slug }}.asgi:application",
         host=options.host,
         port=options.port,
@@ -45,8 +49,8 @@ def main():
         proxy_headers=False,
         # Behind a proxy, uvicorn's lines would have the address of the proxy, which logs requests itself.
         access_log=not settings.REALTIME_TRUST_PROXY,
-        # Seconds from SIGTERM to the end. Sockets are closed with 1012 at once; without a limit, a single client that
-        # reads nothing would hold the process up for ever.
+        # Seconds from SIGTERM to the end. Sockets are closed with 1012 in the first of them; without a limit, a single
+        # client that reads nothing would hold the process up for ever.
         timeout_graceful_shutdown=10,
         # Django has no lifespan events.
         lifespan="off",
@@ -59,6 +63,15 @@ def main():
         # Compression costs more time and memory than short frames are worth; turn it on for long ones.
         ws_per_message_deflate=False,
     )
+    listener = config.bind_socket()
+    # uvloop accepts one connection in each turn of its loop, for each socket that listens: with one of them, thousands
+    # of pages that come back at once would wait longer than they do. https://github.com/libuv/libuv/pull/3696
+    listeners = [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
+    with contextlib.suppress(KeyboardInterrupt):
+        if config.workers > 1:
+            Multiprocess(config, listeners).run()
+        else:
+            uvicorn.Server(config).run(listeners)
 
 
 def raise_file_limit():

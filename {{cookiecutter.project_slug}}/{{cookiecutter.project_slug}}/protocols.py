@@ -1,6 +1,8 @@
 """uvicorn's protocols, HTTP and WebSocket, with the bounds on memory and work that they lack."""
 
 import logging
+import random
+import select
 import socket
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,8 +37,20 @@ MAX_CONTROL_FRAMES = 1000
 MAX_FRAGMENTS = 1024
 # Bytes of one socket that are taken before the others have their turn: hundreds of frames, if they are small.
 TURN = 2**12
+# Sockets that are closed in a second when the server is stopped, and seconds that this takes at most: it has 10.
+CLOSED_PER_SECOND = 1000
+MAX_SPREAD = 5
 # Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
 LINGER = 5
+
+
+def has_left(transport):
+    """Tell whether the client has gone again, where the system says so: it may have waited long to be accepted."""
+    if not hasattr(select, "POLLRDHUP"):
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -83,6 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self):
+        if has_left(self.transport):
+            return self.transport.abort()
         if sum(value.count(b",") + value.count(b";") for _, value in self.headers) > MAX_ITEMS:
             return self.send_400_response("The lists in the header of the request are too long.")
         super().handle_websocket_upgrade()
@@ -128,6 +144,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # A handshake that websockets cannot read, such as one with a body. uvicorn would never answer it.
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
+
+    def shutdown(self):
+        """Close with 1012, sockets of a large crowd one after the other: all at once they would come back at once."""
+        spread = min(MAX_SPREAD, len(self.connections) / CLOSED_PER_SECOND)
+        self.loop.call_later(random.uniform(0, spread), self.close_for_shutdown)
+
+    def close_for_shutdown(self):
+        if not self.disconnected:
+            super().shutdown()
 
     async def receive(self):
         # As uvicorn's, which would read more although there is something left.
