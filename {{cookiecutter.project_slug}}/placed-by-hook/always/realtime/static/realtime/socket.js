@@ -40,10 +40,10 @@ const ANSWER_TIMEOUT = 10_000;
 const PING_INTERVAL = 25_000;
 /** The first ping comes sooner: its answer shows that the connection is a good one. */
 const FIRST_PING = 5_000;
-/** The wait for the next attempt is random between 0 and a window: that of the server's `crowd`, at least… */
+/** The wait for the next attempt is random between 0 and a window, which is the server's `crowd` or, if larger, this… */
 const MIN_WINDOW = 500;
-/** …which doubles with each attempt since the last good connection, until it is larger by this. */
-const MAX_GROWTH = 30_000;
+/** …doubled with each attempt since the last good connection, up to this. */
+const MAX_WINDOW = 30_000;
 /** Waited in addition after TOO_MANY_MESSAGES, for a full bucket: REALTIME_FRAME_BURST / REALTIME_FRAMES_PER_SECOND. */
 const TOO_MANY_DELAY = 10_000;
 /** And after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the new cookie. */
@@ -321,7 +321,7 @@ export class ReconnectingSocket extends TypedEventTarget {
     if (code >= 4400 && code <= 4499 && !extra) return this.close({ code, reason });
 
     // Full jitter: after a restart the server's clients do not all return in the same instant.
-    const window = Math.min(this.#crowd + MAX_GROWTH, Math.max(MIN_WINDOW, this.#crowd) * 2 ** this.#attempts);
+    const window = Math.max(this.#crowd, Math.min(MAX_WINDOW, MIN_WINDOW * 2 ** this.#attempts));
     if (!this.#isQueued || this.#state === "open") this.#attempts += 1;
     this.#hasTriedAgain ||= isLogin;
     this.#drop();
