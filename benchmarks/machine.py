@@ -89,6 +89,12 @@ class Process:
         return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
 
+def processor_seconds(pid):
+    """Return the processor time that the process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def listens(port):
     """Tell whether something listens on the TCP port, without a connection to it."""
     wanted = f":{port:04X}"
