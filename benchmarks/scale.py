@@ -30,10 +30,10 @@ class Site:
     base: float = number(57, COST, "MB of a process without sockets")
     memory: float = number(33, COST, "KB of a socket, in `chat`; 25 in `minimal`")
     greeting: float = number(1.9, COST, "ms of a handshake, logged in, in `chat`")
-    idle: float = number(8, COST, "µs a second of a socket that says nothing: pings of the page and of uvicorn")
+    idle: float = number(7, COST, "µs a second of a socket that says nothing: pings of the page and of uvicorn")
     delivery: float = number(16, COST, "µs of a frame to one socket")
-    crossing: float = number(0.5, COST, "ms of a broadcast over Redis, for its sender and each other process")
-    redis: float = number(0.35, COST, "ms of a Redis for each process that a broadcast reaches")
+    crossing: float = number(0.04, COST, "ms of a broadcast over Redis, for its sender and each other process")
+    redis: float = number(0.02, COST, "ms of a Redis for each process that a broadcast reaches")
 
 
 @dataclass
