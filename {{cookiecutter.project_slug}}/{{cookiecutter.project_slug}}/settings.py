@@ -253,6 +253,10 @@ DEFAULT_FROM_EMAIL = os.environ.get("DEFAULT_FROM_EMAIL") or "webmaster@localhos
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+{%- if cookiecutter.starter == "chat" %}
+# Translations of the texts of this project: manage.py makemessages and compilemessages.
+LOCALE_PATHS = [BASE_DIR / "locale"]
+{%- endif %}
 
 
 # Static files

@@ -34,6 +34,11 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
+{%- if cookiecutter.starter == "chat" %}
+# The tests name English texts, whatever the language of the site is.
+LANGUAGE_CODE = "en-us"
+
+{%- endif %}
 # Slow hashes only slow tests down.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

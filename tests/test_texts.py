@@ -1,0 +1,86 @@
+"""The texts of the chat can be translated, also those of its scripts: German is the proof."""
+
+import gettext
+import re
+import shutil
+
+import pytest
+from browser import expect_state, open_browser, visits
+from servers import Server, require, run
+
+try:
+    from playwright.sync_api import expect
+except ImportError:
+    expect = None
+
+PASSWORD = "a horse, a staple"
+MAKE_USER = f"from accounts.models import User; User.objects.create_user('ada', password={PASSWORD!r})"
+
+browser = pytest.fixture(open_browser, scope="module")
+visit = pytest.fixture(visits)
+
+
+@pytest.fixture(scope="module")
+def german(bake, tmp_path_factory):
+    """A chat whose settings say German, with ada."""
+    project = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("german") / "project")
+    settings = project / "my_realtime_site" / "settings.py"
+    text = settings.read_text(encoding="utf-8")
+    assert text.count('LANGUAGE_CODE = "en-us"') == 1
+    settings.write_text(text.replace('LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "de"'), encoding="utf-8")
+    run(project, "manage.py", "migrate")
+    run(project, "manage.py", "shell", "--no-imports", "-c", MAKE_USER)
+    return project
+
+
+def read_catalogue(path):
+    with path.open("rb") as file:
+        return gettext.GNUTranslations(file)._catalog
+
+
+@pytest.mark.parametrize("domain", ["django", "djangojs"])
+def test_every_text_has_a_translation(bake, tmp_path, domain):
+    for tool in ("xgettext", "msgmerge", "msgfmt"):
+        require(shutil.which(tool), f"{tool} is not installed")
+    project = shutil.copytree(bake(starter="chat"), tmp_path / "project")
+    folder = project / "locale" / "de" / "LC_MESSAGES"
+    shipped = read_catalogue(folder / f"{domain}.mo")
+
+    run(project, "manage.py", "makemessages", "--locale", "de", "--domain", domain, "--no-obsolete")
+    run(project, "manage.py", "compilemessages", "--locale", "de")
+
+    text = (folder / f"{domain}.po").read_text(encoding="utf-8")
+    # Neither one that is guessed nor one that is missing.
+    assert "#, fuzzy" not in text
+    assert not re.findall(r'msgid .*(?:\n".*")*\nmsgstr ""\n(?!")', text)
+    made = read_catalogue(folder / f"{domain}.mo")
+    assert {key: value for key, value in made.items() if key} == {key: value for key, value in shipped.items() if key}
+    assert len(made) > 25
+
+
+def test_the_pages_and_scripts_are_german(visit, german):
+    with Server(german) as server:
+        page = visit(f"{server.url}accounts/login/?next=/rooms/lobby/", state=None)
+        page.get_by_label("Benutzername").fill("ada")
+        page.get_by_label("Passwort", exact=True).fill(PASSWORD)
+        page.get_by_role("button", name="Anmelden").click()
+        expect_state(page, "verbunden")
+        expect(page.get_by_text("Wer hier ist: 1")).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("lang", "de")
+        page.get_by_label("Nachricht", exact=True).fill("x" * 2001)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("Nicht gesendet: 2001 Zeichen, und 2000 passen.")
+
+
+def test_an_english_page_loads_no_catalogue(visit, bake, tmp_path):
+    project = shutil.copytree(bake(starter="chat"), tmp_path / "project")
+    run(project, "manage.py", "migrate")
+    with Server(project) as server:
+        page = visit(f"{server.url}accounts/login/", state=None)
+        assert "texts.js" not in page.content()
+
+
+def test_the_tests_of_a_german_project_pass(german):
+    result = run(german, "-m", "pytest", "-W", "error", "-q", check=False)
+
+    assert re.search(r"\d+ passed in", result.stdout), result.stdout
