@@ -477,6 +477,25 @@ def test_nothing_stays_in_a_tab_that_is_logged_out(enter, visit, server):
     assert not re.search("old 130|Archive|grace|ada", page.locator("body").inner_text() + page.title())
 
 
+def test_a_user_who_has_a_new_name_goes_on(enter, site, room):
+    """In the admin, while the page is open: what was typed comes along."""
+    page = enter("mallory", room)
+    switch = Switch(page.context)
+    page.reload()
+    expect_state(page, CONNECTED)
+    box(page).fill("half a")
+    rename = "from accounts.models import User; User.objects.filter(username='{}').update(username='{}')"
+    run(site, "manage.py", "shell", "--no-imports", "-c", rename.format("mallory", "mallory2"))
+    try:
+        switch.turn_off()
+        switch.on = True
+        expect(page.get_by_role("banner")).to_contain_text("mallory2")
+        expect_state(page, CONNECTED)
+        expect(box(page)).to_have_value("half a")
+    finally:
+        run(site, "manage.py", "shell", "--no-imports", "-c", rename.format("mallory2", "mallory"))
+
+
 def test_a_broken_text_in_the_browser_holds_back_no_other(enter, room):
     page = enter("ada", room, prepare=None)
     time = "2026-11-22T12:00:00Z"
@@ -717,10 +736,11 @@ def test_narrow_pages(enter, visit, server):
     page.goto(server.url)
     page.get_by_text("New room").click()
     check(page)
-    for path in ("", room, "accounts/password_change/", "accounts/password_change/done/"):
+    person = f"{room}people/grace/"
+    for path in ("", room, person, "accounts/password_change/", "accounts/password_change/done/", "accounts/email/"):
         page.goto(server.url + path)
         check(page)
-    for path in ("accounts/login/", "accounts/signup/"):
+    for path in ("accounts/login/", "accounts/signup/", "accounts/password_reset/"):
         guest.goto(server.url + path)
         check(guest)
         guest.get_by_role("main").get_by_role("button").click()

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import httpx
+import npm
 import pytest
 from browser import open_browser, visits
 from servers import LOCAL_PRODUCTION, Server, run
@@ -45,7 +46,7 @@ def chat(bake, tmp_path_factory):
     run(project, "manage.py", "migrate")
     run(project, "manage.py", "shell", "--no-imports", "-c", FILL)
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
-    with Server(project, "production", env=LOCAL_PRODUCTION) as server:
+    with Server(project, "production", env=LOCAL_PRODUCTION | {"EMAIL_URL": "memorymail://"}) as server:
         yield server
 
 
@@ -161,6 +162,34 @@ def test_no_label_ends_in_a_colon_and_rules_are_below_the_field(visit, chat):
     password = page.get_by_label("Password", exact=True)
     rules = page.locator("#" + password.get_attribute("aria-describedby"))
     assert rules.bounding_box()["y"] > password.bounding_box()["y"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [NARROW, {"width": 1280, "height": 800}], ids=["phone", "desktop"])
+def test_no_page_has_a_violation_that_axe_finds(enter, chat, scheme, viewport):
+    """https://github.com/dequelabs/axe-core: contrast, names of controls, landmarks, what ARIA allows."""
+    axe = npm.install("axe-core@4.14.1") / "node_modules" / "axe-core" / "axe.min.js"
+    page = enter("rooms/arabic/", bypass_csp=True, color_scheme=scheme, viewport=viewport)
+    page.get_by_text("Who is here").click()
+    found = {}
+
+    def look():
+        page.add_script_tag(path=axe)
+        violations = page.evaluate("axe.run().then((results) => results.violations)")
+        for violation in violations:
+            found[page.url, violation["id"]] = [node["html"] for node in violation["nodes"]]
+
+    look()
+    paths = ["", "rooms/arabic/people/ada/", "accounts/password_change/", "accounts/email/"]
+    for path in ["rooms/arabic/people/%D9%85%D8%AD%D9%85%D8%AF/", *paths]:
+        page.goto(chat.url + path)
+        look()
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(chat.url + "accounts/login/")
+    for path in ("accounts/login/", "accounts/signup/", "accounts/password_reset/"):
+        page.goto(chat.url + path)
+        look()
+    assert found == {}
 
 
 def test_headers(chat):

@@ -15,6 +15,53 @@ MAKE_ADMIN = """
 from django.contrib.auth import get_user_model
 get_user_model().objects.filter(username="ada").update(is_staff=True, is_superuser=True)
 """
+# A database of the last release: ada is a member of a closed room, and has written in the lobby, grace has not.
+FILL_OLD = """
+import uuid
+from datetime import UTC, datetime
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+apps = MigrationLoader(connection).project_state([("chat", "0003_room_owner"), ("accounts", "0002_attempts")]).apps
+User, Room, Membership, Message = (
+    apps.get_model(name) for name in ("accounts.User", "chat.Room", "chat.Membership", "chat.Message")
+)
+ada, grace = (User.objects.create(username=name) for name in ("ada", "grace"))
+lobby, closed = Room.objects.get(slug="lobby"), Room.objects.create(name="Closed", slug="closed", is_open=False)
+Membership.objects.create(room=closed, user=ada)
+for seq, user in enumerate([ada, None, ada], 1):
+    at = datetime(2026, 1, seq, tzinfo=UTC)
+    Message.objects.create(id=uuid.uuid4(), room=lobby, seq=seq, user=user, text="old", sent_at=at)
+Room.objects.filter(slug="lobby").update(last_seq=3)
+"""
+READ_NEW = """
+from accounts.models import User
+from chat.models import Reading, list_rooms
+for reading in Reading.objects.order_by("room__slug"):
+    print(reading.room.slug, reading.user, reading.read_seq, reading.own)
+print(*[(room.slug, room.unread) for room in list_rooms(User.objects.get(username="ada"))])
+print(list_rooms(User.objects.get(username="grace")).get().last_at.date())
+"""
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_database_of_the_last_release_is_migrated(bake, request, tmp_path, database):
+    """What has been written so far counts as read. A row that the last release still makes fits, too."""
+    project = bake(starter="chat")
+    postgresql = database == "postgresql"
+    url = (
+        request.getfixturevalue("postgres").create_database() if postgresql else f"sqlite:///{tmp_path / 'db.sqlite3'}"
+    )
+    env = LOCAL_PRODUCTION | {"DATABASE_URL": url}
+    run(project, "manage.py", "migrate", env=env)
+    run(project, "manage.py", "migrate", "chat", "0003", env=env)
+    run(project, "manage.py", "shell", "--no-imports", "-c", FILL_OLD, env=env)
+
+    run(project, "manage.py", "migrate", env=env)
+    output = run(project, "manage.py", "shell", "--no-imports", "-c", READ_NEW, env=env).stdout
+
+    assert output.splitlines() == ["closed ada 0 0", "lobby ada 3 0", "('closed', 0) ('lobby', 0)", "2026-01-03"]
+    by_last_release = FILL_OLD.partition("ada, grace")[0] + 'Room.objects.create(name="New", slug="new")'
+    run(project, "manage.py", "shell", "--no-imports", "-c", by_last_release, env=env)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
 from django.db.models import Case, Exists, F, FilteredRelation, Max, OuterRef, Q, When
-from django.db.models.functions import Coalesce, Greatest
+from django.db.models.functions import Coalesce, Greatest, Now
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
@@ -60,9 +60,9 @@ class Room(models.Model):
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="rooms")
     # The number of the newest message, and when it was stored; without one, when the room was made.
     last_seq = NumberField(default=0, editable=False)
-    last_at = TimeField(default=timezone.now, editable=False, db_index=True)
+    last_at = TimeField(default=timezone.now, db_default=Now(), editable=False, db_index=True)
     # How often the text of a message was changed or taken back. A page that has missed one starts anew.
-    edits = NumberField(default=0, editable=False)
+    edits = NumberField(default=0, db_default=0, editable=False)
 
     objects = RoomQuerySet.as_manager()
 

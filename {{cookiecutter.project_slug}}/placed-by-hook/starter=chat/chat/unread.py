@@ -198,8 +198,8 @@ class Lists:
 
 
 def parse_time(text):
-    """Return the aware datetime that `text` tells in milliseconds since 1970, or None; never one in the future."""
+    """Return the aware datetime that `text` tells in milliseconds since 1970, or None. It is from 1970 to now."""
     try:
-        return min(datetime.fromtimestamp(int(text) / 1000, UTC), timezone.now())
+        return min(datetime.fromtimestamp(max(0, int(text)) / 1000, UTC), timezone.now())
     except (ValueError, OverflowError, OSError):
         return None

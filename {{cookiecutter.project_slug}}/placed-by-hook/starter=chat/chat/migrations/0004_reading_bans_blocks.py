@@ -3,7 +3,7 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 from django.db.models import OuterRef, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 
 import chat.models
 
@@ -32,12 +32,15 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="room",
             name="last_at",
-            field=chat.models.TimeField(db_index=True, default=django.utils.timezone.now, editable=False),
+            # With defaults of the database: while a version is deployed, the last release makes rooms, too.
+            field=chat.models.TimeField(
+                db_default=Now(), db_index=True, default=django.utils.timezone.now, editable=False
+            ),
         ),
         migrations.AddField(
             model_name="room",
             name="edits",
-            field=chat.models.NumberField(default=0, editable=False),
+            field=chat.models.NumberField(db_default=0, default=0, editable=False),
         ),
         migrations.CreateModel(
             name="Ban",

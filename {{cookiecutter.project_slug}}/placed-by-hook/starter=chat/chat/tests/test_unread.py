@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from chat import unread
 from chat.models import Membership, Reading, Room, list_rooms, post_message
-from chat.unread import find_changes, mark_read
+from chat.unread import find_changes, mark_read, parse_time
 
 LONG_AGO = timezone.now() - timedelta(days=365)
 
@@ -219,7 +219,13 @@ async def test_a_page_that_comes_back_is_told_what_it_has_missed(open_list, room
     await receive_room(await open_list(ann, minutes), 1)
 
 
-@pytest.mark.parametrize("listed", ["", "x", "-9" + "9" * 30, "1e3"])
+@pytest.mark.parametrize("text", ["0", "-62135596800000", "-" + "9" * 30])
+def test_no_time_is_too_early(text):
+    """Python knows no time before the year 1, and what is subtracted from it is an error."""
+    assert parse_time(text).year == 1970
+
+
+@pytest.mark.parametrize("listed", ["", "x", "9" * 30, "1e3"])
 async def test_without_a_time_there_is_no_list(open_socket, room, ann, ben, listed):
     """As for the page of the last release."""
     await sync_to_async(read)(room, ann, 0)

@@ -62,7 +62,8 @@ export class Presence {
   }
 
   #showOthers() {
-    const names = [...this.#writers].filter((name) => !this.#names.has(name)).sort();
+    const known = new Set(Array.from(document.querySelectorAll("#members bdi, #banned bdi"), (name) => name.textContent));
+    const names = [...this.#writers].filter((name) => !this.#names.has(name) && !known.has(name)).sort();
     this.#elements.others.hidden = names.length === 0;
     this.#elements.writers.replaceChildren(...names.map(makePerson));
   }
