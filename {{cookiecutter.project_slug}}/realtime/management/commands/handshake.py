@@ -148,6 +148,7 @@ plain: It was taken for plain HTTP. A proxy has to pass the handshake on (nginx:
     uvicorn needs a library (pip install websockets).
 nginx: nginx answers itself: none of its locations passes this path on, or a rule refuses this client.
 consumer: Its consumer refuses in connect(), perhaps because nobody is logged in: try --user NAME or --token TOKEN.
+    Or connect() ends without accept(), as by a forgotten await: see the server's log.
 host: If the site has this host, add {1} to DJANGO_ALLOWED_HOSTS.
 null: A page from a file or in a sandboxed frame has none: serve the page from a host, or offer a token.
 proxy: If a proxy in front ends TLS, set DJANGO_TRUST_PROXY=true.
@@ -168,6 +169,8 @@ ConnectionClosed: It is a code of the consumer's own: look for it there.
 1006: {}: the connection was cut | The server was killed, or the read time-out of a proxy is shorter than the pause
     between heartbeats.
 1008: {}: it breaks a rule of the server or of a proxy | See the log of the server or the proxy.
+1007: {}: a text was not UTF-8 | Bytes that are no text go into binary frames.
+1009: {}: a frame was too large | This command takes 1 MiB; a server or a proxy may take less.
 1011: {}: its consumer has raised an exception | The traceback is in the server's log. If idle sockets end so after
     five seconds, it is redis-py 8: put "socket_timeout": None beside the address of each host in CHANNEL_LAYERS.
 1012: {}: the server restarts | Ask again when it is back.
@@ -245,7 +248,7 @@ class Command(BaseCommand):
             key, *values = failed.args
         except Exception as error:
             close = getattr(error, "rcvd", None) or getattr(error, "sent", None)
-            values = [f"{type(error).__name__}: {error}" + f" ({error.__cause__})" * bool(error.__cause__)]
+            values = [f"{type(error).__name__}: {' '.join({str(error): 0, str(error.__cause__ or ''): 0})}"]
             values = [f"closed with {close.code} {close.reason}".strip()] if close else values
             kinds = [getattr(error, "verify_code", ""), *[cls.__name__ for cls in type(error).__mro__]]
             code = getattr(close, "code", 1006 if hasattr(error, "rcvd") else None)
@@ -260,7 +263,8 @@ class Command(BaseCommand):
             if not self.options["json"]:
                 encoding = getattr(self.stdout, "encoding", None) or "utf-8"
                 marks = "✗✓" if "✗✓".encode(encoding, "ignore") else ("FAILED", "ok")
-                line = f"{marks[key is None]} {name}: {line['text']}" + f". {line['remedy']}" * bool(remedy)
+                text = f"{name}: {line['text']}".rstrip(".") + f". {line['remedy']}" * bool(remedy)
+                line = f"{marks[key is None]} {text}"
                 self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
         return key is None
 
