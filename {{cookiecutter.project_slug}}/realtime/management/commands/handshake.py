@@ -32,7 +32,7 @@ from django.test import Client
 try:
     import websockets.sync.client
 except ImportError:
-    websockets = None
+    websockets = None  # type: ignore[assignment]
 
 
 def read_table(text):
