@@ -210,6 +210,8 @@ FAULTS = {
     "4403": (closed(4403), "greeting", "closed with 4403", "refuses this user"),
     "4404": (closed(4404), "greeting", "closed with 4404", "socket that exists"),
     "4429": (closed(4429), "greeting", "closed with 4429", "REALTIME_SOCKETS_PER_USER"),
+    "1007": (closed(1007), "greeting", "closed with 1007", "binary frames"),
+    "1009": (closed(1009), "greeting", "closed with 1009: a frame was too large", "1 MiB"),
     "4999": (closed(4999, "\x1b[2J bye"), "greeting", r"closed with 4999 \x1b[2J bye", "of the consumer's own"),
     "mute": (opened(), "ping", "no pong", "holds frames back"),
     "a consumer that hangs": (opened(text_frame(GREETING)), "ping", "no pong of its consumer", "is busy"),
@@ -393,6 +395,14 @@ PROJECT_FAULTS = {
         "ASGI_APPLICATION",
         "No module named 'my_realtime_site.nowhere'",
         "ProtocolTypeRouter",
+    ),
+    "not set": (
+        "settings.py",
+        'ASGI_APPLICATION = "my_realtime_site.asgi.application"',
+        "",
+        "ASGI_APPLICATION",
+        "ASGI_APPLICATION is not set",
+        "In settings.py",
     ),
     "no such name": (
         "settings.py",

@@ -92,6 +92,7 @@ def test_routes_are_found_in_whatever_is_around_them():
     nested = [
         path("<int:room>/", CONSUMER),
         re_path(r"^by-name/(?P<name>[a-z]+(?:-[a-z]+)*)/$", CONSUMER),
+        re_path(r"^by-number/(?P<pk>\d+)/$", CONSUMER),
         unknown_path,
     ]
     router = URLRouter([path("ws/", URLRouter(nested)), path("other/", CONSUMER), unknown_path])
@@ -100,7 +101,7 @@ def test_routes_are_found_in_whatever_is_around_them():
 
     for each in (application, channels):
         paths = [path for path, _, is_socket in find_routes(each) if is_socket]
-        assert paths == ["/ws/<int:room>/", "/ws/by-name/<name>/", "/other/"]
+        assert paths == ["/ws/<int:room>/", "/ws/by-name/<name>/", "/ws/by-number/<int:pk>/", "/other/"]
     assert list(find_routes(None)) == list(find_routes(lambda scope, receive, send: None)) == []
 
 

@@ -80,6 +80,7 @@ daphne missing: daphne is not in INSTALLED_APPS: runserver would speak no WebSoc
     | Put it first. Since Channels 4 it is a package of its own, in the dev group of pyproject.toml.
 application: {} cannot be imported: {} | It must be the path of the ProtocolTypeRouter in asgi.py, such as
     "mysite.asgi.application".
+unset: ASGI_APPLICATION is not set | In settings.py: ASGI_APPLICATION = "mysite.asgi.application", with your package.
 order: {} cannot be imported by uvicorn and daphne: {} | In asgi.py, get_asgi_application() comes before the imports
     that use models.
 HTTP only: {} takes HTTP only, and every WebSocket would get a 500 | It must be the path of the ProtocolTypeRouter in
@@ -161,12 +162,12 @@ https: The site wants TLS: https:// or wss:// in the URL.
 sign in: The site wants a login: --user NAME. If a proxy asks for it, let the path of the socket pass.
 redirect: No WebSocket follows a redirect: give the target as the URL, or let the path of the socket pass.
 
-ConnectionClosed: It is a code of the consumer's own: look for it there.
+code: It is a code of the consumer's own: look for it there.
 1000: {}: its consumer has closed it | See connect() of the consumer.
 1001: {}: the server stops | Ask again when it is back.
 1002: {}: what came is no WebSocket | Something in between changes the bytes, or the server speaks another protocol.
 1005: closed without a code: its consumer has closed it | See connect() of the consumer.
-1006: {}: the connection was cut | The server was killed, or the read time-out of a proxy is shorter than the pause
+ConnectionClosedError: {}: the connection was cut | The server was killed, or the read time-out of a proxy is shorter than the pause
     between heartbeats.
 1008: {}: it breaks a rule of the server or of a proxy | See the log of the server or the proxy.
 1007: {}: a text was not UTF-8 | Bytes that are no text go into binary frames.
@@ -251,8 +252,7 @@ class Command(BaseCommand):
             values = [f"{type(error).__name__}: {' '.join({str(error): 0, str(error.__cause__ or ''): 0})}"]
             values = [f"closed with {close.code} {close.reason}".strip()] if close else values
             kinds = [getattr(error, "verify_code", ""), *[cls.__name__ for cls in type(error).__mro__]]
-            code = getattr(close, "code", 1006 if hasattr(error, "rcvd") else None)
-            keys = [str(code), *[f"{name} {kind}" for kind in kinds], *kinds]
+            keys = [str(close.code), "code"] if close else [*[f"{name} {kind}" for kind in kinds], *kinds]
             key = next((key for key in keys if key in TEXTS), "unknown")
         *what, remedy = [text.format(*values) for text in TEXTS.get(key, "").split(" | ")]
         for ours, theirs in () if apps.is_installed("realtime") else ELSEWHERE.items():
@@ -278,7 +278,7 @@ class Command(BaseCommand):
         return f"runserver is that of {owner}" if settings.DEBUG else "DEBUG is off, and runserver is not used"
 
     def asgi_application(self):
-        path = getattr(settings, "ASGI_APPLICATION", None) or "settings.ASGI_APPLICATION"
+        path = getattr(settings, "ASGI_APPLICATION", None) or ""
         # As uvicorn and daphne import it: manage.py has loaded the apps already.
         code = "from {0} import {2}".format(*path.rpartition("."))
         env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONNODEBUGRANGES": "1", "PYTHONUTF8": "1"}
@@ -286,7 +286,7 @@ class Command(BaseCommand):
         if alone.returncode:
             # The first traceback is the innermost, and its last place.
             error = re.split(r"\n\n(?:During|The above)", alone.stderr.strip())[0].rpartition("  File ")[2]
-            raise Failed("order" if "AppRegistryNotReady" in error else "application", path, error)
+            raise Failed("order" if "AppRegistry" in error else "application" if path else "unset", path, error)
         application = get_default_application()
         mapping = getattr(application, "application_mapping", {"websocket": None})
         # Django's own has this method.
@@ -435,7 +435,8 @@ def find_routes(application, path="/"):
         inner.append(getattr(application, "application_mapping", {}).get("websocket"))
         application = next(filter(None, inner), None)
     for route in application.routes if application else ():
-        text = re.sub(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)", r"<\1>", str(route.pattern)).strip("^$")
+        text = re.sub(r"\(\?P<(\w+)>(?:\\d|\[0-9\])\+\)", r"<int:\1>", str(route.pattern))
+        text = re.sub(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)", r"<\1>", text).strip("^$")
         inner = list(find_routes(route.callback, path + text))
         # What takes every path is no socket, but refuses those that there are not.
         yield path + text, route, bool(text and not inner)
