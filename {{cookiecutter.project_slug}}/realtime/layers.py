@@ -10,7 +10,6 @@ from channels.layers import InMemoryChannelLayer
 from .activity import Activity
 from .process import process
 
-
 logger = logging.getLogger(__name__)
 
 # What the names of the channels begin with on which processes, not sockets, receive.
