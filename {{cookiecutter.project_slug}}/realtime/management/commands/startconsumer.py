@@ -230,7 +230,7 @@ def put_item(text, source, tree, *, into, at):
         inner = [indent + b" " * 8 + part + end for part in parts]
         # As ruff breaks a long line.
         broken = [head + end, indent + b"    [" + end, *inner, indent + b"    ]" + end, indent + tail]
-        source[items.lineno - 1 : items.lineno] = [joined] if len(joined.rstrip()) <= LINE_LENGTH else broken
+        source[items.lineno - 1 : items.lineno] = [joined] if len(joined.decode().rstrip()) <= LINE_LENGTH else broken
 
 
 def put_import(text, source, tree):
