@@ -46,6 +46,13 @@ export const wrong: Message = { type: "message" };
 export const green: Stroke = { type: "stroke", points: [], colour: "green" };
 export default message;
 """
+PAGE = """
+import type { ErrorFrame } from "./frames";
+
+export function raise(frame: ErrorFrame): never {
+  throw new Error(frame.message);
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +181,8 @@ def test_the_starters_are_described(bake, node_packages, starter, tmp_path):
     types = run(project, "manage.py", "frames", "--typescript").stdout
     (tmp_path / "frames.ts").write_text(types, encoding="utf-8")
 
+    # Under the name of the class, a page that imports it would have no errors of its own.
+    (tmp_path / "page.ts").write_text(PAGE, encoding="utf-8")
     compile_typescript(node_packages, tmp_path)
     assert all(address.startswith("/ws/socket-server/") for _, address, _ in channels)
 

@@ -21,6 +21,8 @@ from realtime.frames import ConnectionEstablished, Error, Ping, Pong, Wait
 
 BASE_RECEIVES = [Ping]
 BASE_SENDS = [ConnectionEstablished, Pong, Error, Wait]
+# Types of TypeScript and its browsers that a frame is likely to be called by.
+GLOBALS = {"Array", "Date", "Error", "Event", "Map", "Notification", "Object", "Range", "Record", "Selection", "Set"}
 
 
 class Command(BaseCommand):
@@ -186,7 +188,8 @@ def to_typescript(routes, names, schemas):
 
 
 def identifier(name):
-    return re.sub(r"\W", "_", name)
+    """Return the name of a type, which must not hide one of the language from the module that imports it."""
+    return f"{name}Frame" if name in GLOBALS else re.sub(r"\W", "_", name)
 
 
 def typescript_of(schema):
