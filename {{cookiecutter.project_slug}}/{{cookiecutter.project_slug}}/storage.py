@@ -12,3 +12,14 @@ class HashedStaticFilesStorage(CompressedManifestStaticFilesStorage):
     """
 
     support_js_module_import_aggregation = True
+
+    def url_converter(self, *arguments, **options):
+        convert = super().url_converter(*arguments, **options)
+
+        def convert_code(match):
+            # A type in a comment, such as import("../types").Name, may name a file that is not there.
+            line = match.string[: match.start()].rpartition("\n")[2]
+            is_comment = line.lstrip().startswith(("* ", "//")) or line.rfind("/*") > line.rfind("*/")
+            return match["matched"] if is_comment and match["matched"].startswith("import(") else convert(match)
+
+        return convert_code
