@@ -303,7 +303,7 @@ def asked(project, certificates):
 OTHERS = {
     "TLS is missing": ("HTTP", "InvalidMessage", "https:// or wss://"),
     "closed": ("TCP", "refused", "manage.py runserver"),
-    "unknown": ("TCP", "DNS does not know", "Is the name right"),
+    "unknown": ("TCP", "DNS", "right, and"),
 }
 
 

@@ -111,6 +111,8 @@ database InconsistentMigrationHistory: Its tables come from other migrations tha
 login Exception: The session of --user is stored by the database: see above.
 
 TCP gaierror: DNS does not know the host: {} | Is the name right, and does this machine resolve names?
+TCP TimeoutError: no answer, of DNS or of the host | Are name and port right, and is the server up? A firewall may drop
+    what is sent to it.
 TCP ConnectionRefusedError: Start the server (manage.py runserver), or correct the port.
 TCP OSError: Are host and port right, and is the server up? A firewall may drop what is sent to it.
 TLS OSError: If the server speaks no TLS: http:// or ws:// in the URL.
@@ -343,7 +345,7 @@ class Command(BaseCommand):
         return socket.create_connection((self.uri.host, self.uri.port), self.timeout)
 
     def tcp(self):
-        self.dial().close()
+        self.within(self.dial).close()
         return f"{self.uri.host} takes connections at port {self.uri.port}"
 
     def tls(self):
