@@ -156,6 +156,14 @@ def test_what_startproject_makes_shakes_hands(startproject):
     assert "Traceback" not in server.log
 
 
+def test_its_handshake_command(startproject):
+    (install,) = re.findall(r"`(pip install websockets)`", section("Then"))
+    (command,) = re.findall(r"`(python manage.py handshake)`", section("Then"))
+    startproject.run(f"python -m {install} --quiet")
+    with runserver(startproject) as server:
+        assert "✗" not in startproject.run(f"{command} {server.url}")
+
+
 def test_its_page_talks(startproject, visit):
     with runserver(startproject) as server:
         page = visit(server.url, "open", prepare=without_icon)
