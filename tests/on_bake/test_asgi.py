@@ -258,6 +258,20 @@ async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, capl
     await communicator.wait()
 
 
+async def test_a_socket_whose_server_is_stopped_is_logged_with_a_code(caplog):
+    caplog.set_level("INFO", "realtime")
+
+    class Accepting(AsyncWebsocketConsumer):
+        pass
+
+    communicator = WebsocketCommunicator(Sockets(Accepting.as_asgi()), PATH)
+    await communicator.connect()
+    communicator.future.cancel()
+    await asyncio.wait([communicator.future])
+
+    assert " closed with 1006 after 0." in caplog.messages[-1]
+
+
 async def test_nothing_is_sent_after_a_close():
     class Late(AsyncWebsocketConsumer):
         async def connect(self):
