@@ -8,8 +8,14 @@ Nothing sleeps: each `expect()` waits for its condition, and each page fails its
 as a violation of the Content-Security-Policy.
 """
 
+import os
+import shlex
 import shutil
+import sys
+import tempfile
+from pathlib import Path
 
+import pytest
 from servers import require
 
 try:
@@ -20,9 +26,11 @@ except ImportError:
 CONNECTED = "connected"
 # A host that is not the local machine's, on plain HTTP: as a phone sees a page.
 PHONE_HOST = "phone.test"
-# What Chromium writes to the console where there is no mistake.
+# What browsers write to the console where there is no mistake: each attempt to connect while the server is down.
 HARMLESS = (
-    "WebSocket connection to",  # … failed: each attempt while the server is down.
+    "WebSocket connection to",
+    "Firefox can\u2019t establish a connection to the server at ws",
+    "The connection to ws",
 )
 FLAGS = [
     "--no-sandbox",
@@ -36,16 +44,62 @@ FLAGS = [
 ]
 
 
-def open_browser():
-    require(sync_playwright, "playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    require(chromium, "chromium is not installed")
-    with sync_playwright() as playwright:
+# The engines that a test runs in: `@each_engine`. Others run in Chromium.
+ENGINES = ["chromium", "firefox"]
+each_engine = pytest.mark.parametrize("browser", ENGINES, indirect=True)
+
+
+class Chromium:
+    """The machine's Chromium. `new_context()` is Playwright's."""
+
+    def __init__(self, playwright):
+        names = ("chromium", "chromium-browser", "google-chrome")
+        program = next(filter(None, map(shutil.which, names)), None)
+        require(program, "chromium is not installed")
         # Playwright switches the cache of the back button off; users have it.
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
-        )
+        options = {"args": FLAGS, "ignore_default_args": ["--disable-back-forward-cache"]}
+        self.browser = playwright.chromium.launch(executable_path=program, **options)
+
+    def new_context(self, **options):
+        return self.browser.new_context(**options)
+
+    def close(self):
+        self.browser.close()
+
+
+class Firefox:
+    """The machine's Firefox, driven by WebDriver BiDi: another process for each color scheme."""
+
+    def __init__(self, playwright):
+        program = next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
+        require(program and os.name == "posix", "Firefox is not installed")
+        self.playwright = playwright
+        self.directory = Path(tempfile.mkdtemp())
+        self.program = self.directory / "firefox"
+        command = shlex.join([sys.executable, str(Path(__file__).with_name("firefox.py")), program])
+        self.program.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        self.program.chmod(0o755)
+        self.browsers = {}
+
+    def new_context(self, color_scheme="light", **options):
+        if color_scheme not in self.browsers:
+            # https://searchfox.org/mozilla-central/source/modules/libpref/init/StaticPrefList.yaml
+            settings = {"layout.css.prefers-color-scheme.content-override": ["dark", "light"].index(color_scheme)}
+            self.browsers[color_scheme] = self.playwright.firefox.launch(
+                channel="moz-firefox", executable_path=self.program, firefox_user_prefs=settings
+            )
+        return self.browsers[color_scheme].new_context(**options)
+
+    def close(self):
+        for browser in self.browsers.values():
+            browser.close()
+        shutil.rmtree(self.directory)
+
+
+def open_browser(request):
+    require(sync_playwright, "playwright is not installed")
+    with sync_playwright() as playwright:
+        browser = {"chromium": Chromium, "firefox": Firefox}[getattr(request, "param", "chromium")](playwright)
         # Long enough for the longest wait between two attempts to reconnect, on a slow machine.
         expect.set_options(timeout=60_000)
         yield browser
@@ -60,19 +114,23 @@ def visits(browser):
     it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`.
     """
     contexts = []
-    errors = []
+    console = []
 
-    def note(message):
-        if message.type == "error" and not message.text.startswith(HARMLESS):
-            errors.append(message.text)
+    def note(page, text, place):
+        if not text.startswith(HARMLESS):
+            console.append(f"{page.url}: {text} ({place})")
+
+    def note_message(message):
+        if message.type == "error":
+            note(message.page, message.text, f"{message.location['url']}:{message.location['lineNumber']}")
 
     def visit(url, state=CONNECTED, prepare=None, context=None, **options):
         if context is None:
             context = browser.new_context(**options)
             contexts.append(context)
         page = context.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", note_message)
+        page.on("pageerror", lambda error: note(page, str(error), "uncaught"))
         if prepare:
             prepare(page)
         page.goto(url)
@@ -83,11 +141,16 @@ def visits(browser):
     yield visit
     for context in contexts:
         context.close()
-    assert not errors
+    assert not console, "\n".join(["the console is not empty:", *console])
 
 
 def expect_state(page, text):
     expect(page.get_by_role("status")).to_have_text(text)
+
+
+def is_focused(element):
+    """Return whether what is typed goes there, also in a tab behind others, which `to_be_focused()` calls inactive."""
+    return element.evaluate("element => element === document.activeElement")
 
 
 def box(page):

@@ -4,7 +4,19 @@ import json
 import re
 
 import pytest
-from browser import CONNECTED, PHONE_HOST, expect_state, messages, notice, open_browser, send, visits, waiting
+from browser import (
+    CONNECTED,
+    PHONE_HOST,
+    each_engine,
+    expect_state,
+    is_focused,
+    messages,
+    notice,
+    open_browser,
+    send,
+    visits,
+    waiting,
+)
 from servers import Server
 
 try:
@@ -40,6 +52,7 @@ def serve_frames(*frames, code=None):
     return prepare
 
 
+@each_engine
 def test_page_says_that_it_is_connected(visit, server):
     page = visit(server.url)
 
@@ -48,6 +61,7 @@ def test_page_says_that_it_is_connected(visit, server):
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
 
 
+@each_engine
 def test_two_tabs(visit, server):
     first, second = visit(server.url), visit(server.url)
 
@@ -60,9 +74,10 @@ def test_two_tabs(visit, server):
         expect(messages(page)).to_have_text(["Hello!", "¡Hola! 👋 مرحبا"])
         expect(waiting(page)).to_have_count(0)
         expect(page.get_by_label("Message", exact=True)).to_have_value("")
-        expect(page.get_by_label("Message", exact=True)).to_be_focused()
+        assert is_focused(page.get_by_label("Message", exact=True))
 
 
+@each_engine
 @pytest.mark.parametrize("kind", ["runserver", "uvicorn"])
 def test_server_restart(visit, project, kind):
     with Server(project, kind) as server:
@@ -93,6 +108,32 @@ def test_server_restart(visit, project, kind):
             expect(messages(page)).to_have_text(["before", re.compile("missing"), "typed offline", "after"])
             expect(waiting(page)).to_have_count(0)
             assert page.evaluate("window.sameAsBefore"), "reloaded"
+
+
+@each_engine
+def test_narrow(visit, server):
+    """As narrow as WCAG 1.4.10 asks for, and with a word that does not fit."""
+    page = visit(server.url, viewport={"width": 320, "height": 568})
+
+    send(page, "W" * 500)
+
+    expect(messages(page)).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("status")).to_be_in_viewport(ratio=1)
+
+
+@each_engine
+def test_right_to_left(visit, server):
+    """In a translated page all sides change places."""
+    page = visit(server.url)
+    button, field = page.get_by_role("button", name="Send"), page.get_by_label("Message", exact=True)
+    assert field.bounding_box()["x"] < button.bounding_box()["x"]
+
+    page.evaluate("document.documentElement.dir = 'rtl'")
+
+    assert field.bounding_box()["x"] > button.bounding_box()["x"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_back_button(visit, server):
@@ -132,6 +173,7 @@ def test_project_name_is_shown_exactly(visit, bake):
         assert page.title() == name
 
 
+@each_engine
 def test_markup_in_a_message_is_text(visit, server):
     text = '<script>window.hacked = 1</script><img src="x" onerror="window.hacked = 1">'
     first, second = visit(server.url), visit(server.url)
@@ -166,6 +208,7 @@ def test_blank_text_is_not_sent(visit, server):
     expect(messages(page)).to_have_text(["text"])
 
 
+@each_engine
 def test_text_that_cannot_be_sent_is_mended(visit, server):
     page = visit(server.url)
 
@@ -286,6 +329,7 @@ def test_phone_over_plain_http(visit, server):
     expect(messages(page)).to_have_text(["from the sofa"])
 
 
+@each_engine
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
 def test_colors(visit, server, scheme, bright):
     page = visit(server.url, color_scheme=scheme)

@@ -10,7 +10,19 @@ import threading
 import uuid
 
 import pytest
-from browser import CONNECTED, box, expect_state, messages, notice, open_browser, send, visits, waiting
+from browser import (
+    CONNECTED,
+    box,
+    each_engine,
+    expect_state,
+    is_focused,
+    messages,
+    notice,
+    open_browser,
+    send,
+    visits,
+    waiting,
+)
 from servers import LOCAL_PRODUCTION, Server, run
 
 try:
@@ -231,6 +243,7 @@ def wait_for(page, condition):
 # With a real server
 
 
+@each_engine
 def test_two_people_talk(enter, room):
     first, second = enter("ada", room), enter("grace", room)
 
@@ -246,11 +259,14 @@ def test_two_people_talk(enter, room):
         expect(messages(page).locator("time")).to_have_text([re.compile(r"^\d+:\d\d")] * 2)
         expect(waiting(page)).to_have_count(0)
         expect(box(page)).to_have_value("")
-        expect(box(page)).to_be_focused()
-    expect(messages(first).locator("b").first).not_to_be_in_viewport(ratio=0.9)
-    expect(messages(second).locator("b").first).to_be_in_viewport(ratio=1)
+        assert is_focused(box(page))
+    # Firefox takes what is clipped for visible.
+    if first.context.browser.browser_type.name == "chromium":
+        expect(messages(first).locator("b").first).not_to_be_in_viewport(ratio=0.9)
+        expect(messages(second).locator("b").first).to_be_in_viewport(ratio=1)
 
 
+@each_engine
 def test_who_is_here(enter, room):
     first, second = enter("ada", room), enter("grace", room)
 
@@ -262,6 +278,7 @@ def test_who_is_here(enter, room):
     expect(present(first)).to_have_text(["ada"])
 
 
+@each_engine
 @pytest.mark.parametrize("kind", ["runserver", "production"])
 def test_server_is_killed_while_both_type(enter, site, room, kind):
     """What both have typed before, meanwhile and after arrives once, and in the same order for both."""
@@ -297,6 +314,7 @@ def test_server_is_killed_while_both_type(enter, site, room, kind):
             assert sorted(text for text in first if text.startswith(name)) == sorted(written)
 
 
+@each_engine
 def test_a_laptop_sleeps(enter, server, room):
     """Its connection is dead, and nobody tells it so."""
     with Relay(server) as network:
@@ -318,6 +336,7 @@ def test_a_laptop_sleeps(enter, server, room):
             expect(waiting(page)).to_have_count(0)
 
 
+@each_engine
 def test_what_is_not_sent_survives_a_reload(enter, room):
     page, other = enter("ada", room), enter("grace", room)
     switch = Switch(page.context)
@@ -514,6 +533,7 @@ def test_a_broken_text_in_the_browser_holds_back_no_other(enter, room):
     expect(waiting(page)).to_have_count(0)
 
 
+@each_engine
 def test_log_out_in_another_tab(enter, visit, server, room):
     page = enter("ada", room)
     tab = visit(server.url, state=None, context=page.context)
@@ -1251,6 +1271,7 @@ def test_a_page_that_stays_open_stays_small(enter, room):
     assert script.heard_of("history") == [{"type": "history", "before": 106}]
 
 
+@each_engine
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
 def test_colors(enter, room, scheme, bright):
     script = Script()
@@ -1264,6 +1285,7 @@ def test_colors(enter, room, scheme, bright):
     assert (brightness("color") < 60) is bright
 
 
+@each_engine
 def test_right_to_left(enter, room):
     """In a translated page all sides change places."""
     script = Script(message(1), message(2, user="ada"), last_seq=2)
