@@ -686,8 +686,8 @@ def test_logging_in(bake, tmp_path):
     assert "--user NAME" in anonymous[1]["✗ greeting"]
     assert user[0] == token[0] == 0, answers
     assert user[1]["✓ login"] == "as ann"
-    # The path has a parameter.
-    assert "/ws/socket-server/lobby/ opens" in user[1]["✓ HTTP"]
+    # Of its paths, the one without a parameter.
+    assert "/ws/socket-server/ opens" in user[1]["✓ HTTP"]
     assert "closed with 4401" in wrong[1]["✗ greeting"]
     assert unknown[0] == 2
     assert "User matching query does not exist" in unknown[1]
@@ -808,6 +808,7 @@ def test_another_project_with_redis_8(foreign):
     assert code == 1
     assert "after 5 idle seconds every socket is closed with 1011" in lines["✗ channel layer"]
     assert lines["✓ routes"] == "/ws/chat/<room_name>/"
+    assert "/ws/chat/lobby/ opens" in lines["✓ HTTP"]
     assert lines["✓ greeting"] == "none within 2 s, as of a consumer that sends nothing by itself"
     assert "closed with 1011: its consumer has raised an exception" in lines["✗ idle"]
     assert '"socket_timeout": None' in lines["✗ idle"]
