@@ -226,8 +226,8 @@ def closings():
     yield "7.1.3", Case([normal, frame(PING)], closed=NORMAL)
     yield "7.1.4", Case([normal, hello], closed=NORMAL)
     one, two = fragments(TEXT, b"fragment1", b"fragment2")
-    # The suite wants 1000 here. The library websockets, below uvicorn, takes a message that its sender breaks off for an
-    # error of protocol; nothing but the code differs.
+    # The suite wants 1000 here. The library websockets, below uvicorn, takes a message that its sender breaks off for
+    # an error of protocol; nothing but the code differs.
     yield "7.1.5", fails(one, normal, two)
     much = b"BAsd7&jh23" * 6553
     yield "7.1.6", Case([frame(TEXT, much), hello, normal, frame(PING)], [much, HELLO], closed=NORMAL, loose=True)
