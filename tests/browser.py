@@ -31,6 +31,9 @@ HARMLESS = (
     "WebSocket connection to",
     "Firefox can\u2019t establish a connection to the server at ws",
     "The connection to ws",
+    # The same, from htmx.
+    "[object Event]",
+    "htmx: htmx:ws:error: [object Event]",
 )
 FLAGS = [
     "--no-sandbox",
@@ -111,20 +114,23 @@ def visits(browser):
     Return a function that opens a URL, waits for `state`, and returns the page.
 
     prepare: called with the page before it is opened. context: that of another page, whose cookies are shared; without
-    it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`.
+    it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`. wanted: how
+    errors in the console begin that the test is about.
     """
     contexts = []
     console = []
+    harmless = [*HARMLESS]
 
     def note(page, text, place):
-        if not text.startswith(HARMLESS):
+        if not text.startswith(tuple(harmless)):
             console.append(f"{page.url}: {text} ({place})")
 
     def note_message(message):
         if message.type == "error":
             note(message.page, message.text, f"{message.location['url']}:{message.location['lineNumber']}")
 
-    def visit(url, state=CONNECTED, prepare=None, context=None, **options):
+    def visit(url, state=CONNECTED, prepare=None, context=None, wanted=(), **options):
+        harmless.extend(wanted)
         if context is None:
             context = browser.new_context(**options)
             contexts.append(context)

@@ -1,0 +1,1 @@
+CELERY_BROKER_URL = os.environ.get("REDIS_URL")
