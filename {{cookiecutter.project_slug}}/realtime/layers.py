@@ -128,7 +128,7 @@ async def send_together(layer, shard, messages):
     full = keys and await connection.eval(PUT, len(keys), *keys, now, int(layer.expiry), *capacities, *packed)
     if full:
         dropped = sum(len([*inboxes.values()][number - 1]) for number in full)
-        logger.warning("%d messages are lost: %d processes have too many waiting", dropped, len(full))
+        logger.warning("%d messages are dropped: %d processes are over capacity", dropped, len(full))
         process()[Activity]["dropped"] += dropped
 
 

@@ -356,7 +356,7 @@ LOGGING = {
         "daphne.server": {"handlers": ["last_words"]},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
-        # Messages that found no room in Redis: "… over capacity …".
+        # Messages of Channels' own group_send() that found no room in Redis: "… over capacity …".
         "channels_redis": {"level": "INFO"},
     },
 }
