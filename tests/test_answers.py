@@ -493,8 +493,8 @@ def test_without_docker(output_dir):
     mentions = [path for path in project.rglob("*") if path.is_file() and "docker" in path.read_text("utf-8").lower()]
     assert [path.name for path in mentions] == []
     workflow = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
-    assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test", "vulnerabilities"]
-    assert workflow.endswith("--no-deps\n")
+    assert re.findall(r"(?m)^  (\w+):$", workflow.partition("jobs:")[2]) == ["test", "vulnerabilities", "news"]
+    assert workflow.endswith('--body-file "$RUNNER_TEMP/body.md"\n')
 
 
 def path_with(folder, *commands):

@@ -36,7 +36,7 @@ LINE_LENGTH = 119
 MAX_NAME = 40
 ALLOWED = f"1 to {MAX_NAME} lower-case letters, digits and single underscores between them, a letter first"
 EXAMPLE = "for example live_scores"
-# Names that mean something else to Git, Docker, the server, the extra postgres or Windows.
+# Names that mean something else to Git, a container, the server, the extra postgres or Windows.
 RESERVED = {"deploy", "healthz", "htmlcov", "media", "psycopg", "static", "staticfiles", "templates", "tests"}
 RESERVED |= {"aux", "con", "nul", "prn", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
