@@ -42,6 +42,8 @@ export class RoomList {
       event.preventDefault();
       look();
     });
+    // Typed before this script came, or kept by the browser on the way back.
+    if (q.value !== q.defaultValue) look();
   }
 
   /** Takes a `room` frame: how a room stands now. */
