@@ -26,7 +26,7 @@ def python(bake, tmp_path_factory):
     return python
 
 
-@pytest.fixture(scope="module", params=["minimal", "chat"])
+@pytest.fixture(scope="module", params=["minimal", pytest.param("chat", marks=pytest.mark.weekly)])
 def starter(request):
     return request.param
 

@@ -27,7 +27,7 @@ class Environment:
         self.enter = [] if shutil.which(self.name) else [ROOT, "run"]
         self.bin = directory / "bin" / "python"
 
-    def run(self, *command, cwd=REPOSITORY, env=None):
+    def run(self, *command, cwd=REPOSITORY, env=None, timeout=400):
         """Run a command where this Python is, and return what it printed."""
         result = subprocess.run(
             [*self.enter, *command],
@@ -37,7 +37,7 @@ class Environment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=400,
+            timeout=timeout,
         )
         assert result.returncode == 0, result.stdout
         return result.stdout
@@ -66,7 +66,7 @@ def version(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=["pip", "uv"])
+@pytest.fixture(scope="module", params=[pytest.param("pip", marks=pytest.mark.weekly), "uv"])
 def environment(request, version, tmp_path_factory):
     return Environment(version, request.param, tmp_path_factory.mktemp("environment") / "venv")
 
@@ -87,15 +87,25 @@ def project(bake, environment, starter, tmp_path_factory):
     return project
 
 
-def test_its_own_tests(environment, project, version, starter):
-    """Warnings are errors. The tests of realtime/ take longer, and run once, on the newest."""
-    if (version, environment.tool, starter) == ("3.15", "uv", "minimal"):
-        shutil.copytree(REPOSITORY / "tests" / "on_bake", project / "on_bake")
-
+def test_its_own_tests(environment, project, version):
+    """Warnings are errors."""
     output = environment.run(environment.bin, "-W", "error", "-m", "pytest", "-W", "error", cwd=project)
 
     assert re.search(r"\d+ passed[^,]* in", output), output
     assert environment.run(environment.bin, "--version").startswith(f"Python {version}.")
+
+
+@pytest.mark.weekly
+def test_the_tests_of_realtime(environment, project, starter):
+    if starter != "minimal" or environment.tool != "uv":
+        pytest.skip("they are the same")
+    shutil.copytree(REPOSITORY / "tests" / "on_bake", project / "on_bake")
+
+    output = environment.run(
+        environment.bin, "-W", "error", "-m", "pytest", "-W", "error", "on_bake", cwd=project, timeout=900
+    )
+
+    assert re.search(r"\d+ passed[^,]* in", output), output
 
 
 @pytest.mark.parametrize("kind", ["runserver", "production"])

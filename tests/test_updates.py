@@ -256,7 +256,7 @@ def test_the_documented_commands_link_and_update(terminal, source, tmp_path):
 # Years of updates
 
 
-@pytest.mark.parametrize("starter", OPTIONS["starter"])
+@pytest.mark.parametrize("starter", ["minimal", pytest.param("chat", marks=pytest.mark.weekly)])
 def test_an_edited_project_follows_the_history(bake, history, tmp_path, starter):
     """
     Nothing that an owner has added is lost, nothing is left as *.rej, and checks and tests are green after each step.
