@@ -58,7 +58,8 @@ class Socket:
         self.activity = self.process[Activity]
         self.outbox = Outbox(send, self.activity, self._overflow)
         self.user = self.session = self.owner = self.code = None
-        self.accepted = self.counts_itself = self._opened = self._connected = self._ended = self._aborted = False
+        self.accepted = self.counts_itself = self._opened = self._connected = False
+        self._greeted = self._ended = self._aborted = False
         self._scope, self.server_receive, self._send = scope, receive, send
         scope["realtime"] = self
 
@@ -120,7 +121,9 @@ class Socket:
 
     def greeted(self):
         """Give others their turn: all that is to be sent first has been sent."""
-        self.process[Admission].leave(self)
+        if not self._greeted:
+            self._greeted = True
+            self.process[Admission].leave(self)
 
     def put_back(self, messages):
         """Let `messages`, a list of what was received, be received again."""
