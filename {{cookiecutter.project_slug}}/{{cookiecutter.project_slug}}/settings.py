@@ -12,6 +12,9 @@ import os
 import sys
 from pathlib import Path
 
+{% if cookiecutter.starter == "chat" -%}
+import django
+{% endif -%}
 import environ
 from csp.constants import NONE, SELF
 {%- if cookiecutter.starter == "chat" %}
@@ -241,10 +244,19 @@ email_url = os.environ.get("EMAIL_URL") or ("consolemail://" if DEBUG else "")
 ACCOUNTS_PASSWORD_RESET = bool(email_url)
 if ACCOUNTS_PASSWORD_RESET:
     try:
-        vars().update(env.email_url_config(email_url))
+        email = env.email_url_config(email_url)
     except (ImproperlyConfigured, ValueError):
         sys.exit("EMAIL_URL is not understood. Example: smtp+tls://user:password@mail.example.com:587")
-EMAIL_TIMEOUT = 10
+    if django.VERSION < (6, 1):
+        vars().update(email, EMAIL_TIMEOUT=10)
+    else:
+        # In place of the settings EMAIL_…, which Django 6.1 deprecates.
+        names = {"host": "HOST", "port": "PORT", "username": "HOST_USER", "password": "HOST_PASSWORD"}
+        names |= {"use_tls": "USE_TLS", "use_ssl": "USE_SSL", "file_path": "FILE_PATH"}
+        options = {option: email[f"EMAIL_{name}"] for option, name in names.items() if email.get(f"EMAIL_{name}")}
+        if "host" in options:
+            options["timeout"] = 10
+        MAILERS = {"default": {"BACKEND": email["EMAIL_BACKEND"], "OPTIONS": options}}
 DEFAULT_FROM_EMAIL = os.environ.get("DEFAULT_FROM_EMAIL") or "webmaster@localhost"
 {%- endif %}
 
