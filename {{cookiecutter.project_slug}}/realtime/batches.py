@@ -4,8 +4,9 @@ import asyncio
 from collections import deque
 
 from . import layers
+from .frames import size_of
 
-# What one call carries at most: messages, and characters or bytes.
+# What one call carries at most: messages, and bytes.
 MESSAGES = 100
 SIZE = 2**16
 
@@ -53,5 +54,5 @@ class Batcher:
             message, sent = self._waiting.popleft()
             if not sent.done():
                 batch.append((message, sent))
-                size += len(message.get("text") or message.get("bytes") or ())
+                size += size_of(message.get("text") or message.get("bytes") or b"")
         return batch
