@@ -141,6 +141,7 @@ def test_many_messages_are_few_calls_to_redis(project, servers):
         result = json.loads(printed.splitlines()[-1])
         assert result["complete"]
         assert result["plain"] == ["a", "b"]
+        assert result["trimmed"]
         # The one that was just being received may have been taken.
         assert result["dropped"] in (4, 5)
         for each in redis:

@@ -2,11 +2,13 @@
 Broadcast between two fan-outs, as two processes have them, over REDIS_URL, and print what came of it, as JSON.
 
 complete: whether both got everything, in the order of each group. plain: what a channel of Channels' own in one of the
-groups got. dropped: how many messages found no room, of 5 more than may wait for a process that receives nothing.
+groups got. trimmed: whether a member that has expired is gone. dropped: how many messages found no room, of 5 more
+than may wait for a process that receives nothing.
 """
 
 import asyncio
 import json
+import time
 
 from channels.layers import get_channel_layer
 
@@ -50,6 +52,13 @@ async def main():
     in_order = {group: [text for name, text in texts if name == group] for group in GROUPS}
     complete = all(member.texts == in_order for member in members.values())
 
+    key = layer._group_key(GROUPS[0])
+    connection = layer.connection(layer.consistent_hash(GROUPS[0]))
+    # As that of a process which was killed two days ago.
+    await connection.zadd(key, {"realtime.killed!": time.time() - 2 * 86400})
+    await one.send(GROUPS[0], broadcast_of(GROUPS[0], "trims"))
+    trimmed = await connection.zscore(key, "realtime.killed!") is None
+
     channel = await layer.new_channel()
     await layer.group_add(GROUPS[0], channel)
     for text in ("a", "b"):
@@ -65,7 +74,7 @@ async def main():
     for number in range(layer.capacity + 5):
         await one.send(GROUPS[1], broadcast_of(GROUPS[1], str(number)))
     dropped = process()[Activity]["dropped"] - before
-    print(json.dumps({"complete": complete, "plain": plain, "dropped": dropped}))
+    print(json.dumps({"complete": complete, "plain": plain, "trimmed": trimmed, "dropped": dropped}))
 
 
 asyncio.run(main())

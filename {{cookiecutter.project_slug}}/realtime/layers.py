@@ -107,16 +107,20 @@ async def send_together(layer, shard, messages):
     groups = list(dict.fromkeys(message["group"] for message in messages))
     pipeline = connection.pipeline(transaction=False)
     for group in groups:
-        pipeline.zrangebyscore(layer._group_key(group), now - layer.group_expiry, "+inf")
-    members = dict(zip(groups, await pipeline.execute(), strict=True))
+        key, expired = layer._group_key(group), now - layer.group_expiry
+        # Of processes that were killed.
+        pipeline.zremrangebyscore(key, "-inf", expired)
+        pipeline.zrangebyscore(key, expired, "+inf")
+    found = (await pipeline.execute())[1::2]
+    members = {group: [name.decode() for name in names] for group, names in zip(groups, found, strict=True)}
+    # A consumer of Channels' own is in the group, or the last release of this project.
+    mixed = {group for group, names in members.items() if not all(name.startswith(INBOX) for name in names)}
     inboxes = {}
     for message in messages:
-        channels = [channel.decode() for channel in members[message["group"]]]
-        if not all(channel.startswith(INBOX) for channel in channels):
-            # A consumer of Channels' own is in the group, or the last release of this project.
+        if message["group"] in mixed:
             await layer.group_send(message["group"], message)
             continue
-        for channel in channels:
+        for channel in members[message["group"]]:
             inboxes.setdefault(channel, []).append(message)
     keys, capacities, packed = [], [], []
     for channel, waiting in inboxes.items():
@@ -127,7 +131,8 @@ async def send_together(layer, shard, messages):
         packed.append(layer.serialize(message | {"__asgi_channel__": channel}))
     full = keys and await connection.eval(PUT, len(keys), *keys, now, int(layer.expiry), *capacities, *packed)
     if full:
-        dropped = sum(len([*inboxes.values()][number - 1]) for number in full)
+        sizes = [len(waiting) for waiting in inboxes.values()]
+        dropped = sum(sizes[number - 1] for number in full)
         logger.warning("%d messages are dropped: %d processes are over capacity", dropped, len(full))
         process()[Activity]["dropped"] += dropped
 
