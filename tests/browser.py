@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from servers import require
+from servers import machines_network, require
 
 try:
     from playwright.sync_api import expect, sync_playwright
@@ -144,9 +144,10 @@ def visits(browser):
             expect_state(page, state)
         return page
 
-    yield visit
-    for context in contexts:
-        context.close()
+    with machines_network().read_lock():
+        yield visit
+        for context in contexts:
+            context.close()
     assert not console, "\n".join(["the console is not empty:", *console])
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, ReadWriteLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROBES = REPOSITORY / "tests" / "probes"
@@ -26,6 +26,16 @@ LOCAL_PRODUCTION = {
 }
 # The kinds of server, and the variables for each.
 SERVERS = {"runserver": {}, "daphne": {}, "uvicorn": {}, "production": LOCAL_PRODUCTION}
+
+
+def machines_network():
+    """
+    Return the lock of this machine's network: browsers hold it to read, tests that add networks to it, to write.
+
+    Chromium fails what it loads while an address comes or goes (net::ERR_NETWORK_CHANGED).
+    """
+    (REPOSITORY / "build").mkdir(exist_ok=True)
+    return ReadWriteLock(REPOSITORY / "build" / "network.lock")
 
 
 def require(condition, reason):

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from clients import open_client
 from engine import Load, Site, require_engine
-from servers import wait_until
+from servers import machines_network, wait_until
 from test_deploy import kubernetes
 from websockets.exceptions import ConnectionClosed
 
@@ -54,9 +54,10 @@ def start(bake, tmp_path_factory):
             site.run("docker compose up --build --detach --wait")
         return sites[starter]
 
-    yield start
-    for site in sites.values():
-        site.down()
+    with machines_network().write_lock():
+        yield start
+        for site in sites.values():
+            site.down()
 
 
 @pytest.fixture(params=["minimal", "chat"])
