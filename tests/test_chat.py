@@ -265,7 +265,7 @@ async def read_all(page, count):
         await until(have_all([page], count))
 
 
-@pytest.fixture(scope="module", params=CHAT, ids=lambda answers: "-".join(answers.values()))
+@pytest.fixture(scope="module", params=CHAT)
 def alone(bake, request):
     """A project with SQLite, in memory, with a room for each kind of server."""
     project = bake(**request.param)

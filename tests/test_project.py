@@ -161,7 +161,7 @@ GITHUB_ACTIONS_FILES = [
 ]
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
+@pytest.fixture(params=COMBINATIONS)
 def baked(request, cookies):
     """A project as it has just been baked, which a test may change."""
     return cookies.bake(extra_context=request.param).project_path
@@ -189,6 +189,17 @@ def test_exactly_these_files(cookies, answers):
     ]
     assert files_of(project) == sorted(expected)
     assert not [path for path in project.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
+@pytest.mark.parametrize("starter", OPTIONS["starter"])
+def test_options_add_files_and_change_nothing_that_runs(cookies, starter):
+    """Which is why the second of COMBINATIONS is weekly."""
+    answers = ({"starter": starter, "docker": answer, "github_actions": answer} for answer in ("yes", "no"))
+    with_all, without = (cookies.bake(extra_context=context).project_path for context in answers)
+
+    changed = {name for name in files_of(without) if (with_all / name).read_bytes() != (without / name).read_bytes()}
+
+    assert changed <= {".env", ".gitignore", "README.md"}
 
 
 def test_a_default_bake_is_small():

@@ -57,8 +57,7 @@ if sys.version_info < (3, 14):
 def parameters():
     for combination in MINIMAL:
         for kind in SERVERS:
-            name = f"{kind}-{'-'.join(combination.values())}"
-            yield pytest.param((combination, kind), id=name)
+            yield pytest.param((*combination.values, kind), id=f"{kind}-{combination.id}", marks=combination.marks)
 
 
 @pytest.fixture(scope="module", params=parameters())
