@@ -797,6 +797,7 @@ def test_tls(served, env, tmp_path):
 
 
 @real
+@pytest.mark.weekly
 def test_idle_sockets_stay_open(site):
     """For 90 s; and with a read time-out of 25 s, too, since uvicorn pings every 20 s."""
     time.sleep(max(0, site.idle_since + 90 - time.monotonic()))

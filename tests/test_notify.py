@@ -217,7 +217,9 @@ def with_celery(with_probe):
     return project
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize(
+    "pool", ["prefork", *(pytest.param(pool, marks=pytest.mark.weekly) for pool in ("threads", "solo"))]
+)
 def test_a_task_of_celery_notifies(with_celery, tmp_path, redis, pool):
     project = shutil.copytree(with_celery, tmp_path / "project")
     env = LOCAL_PRODUCTION | {

@@ -105,7 +105,8 @@ def test_many_messages_keep_their_order(server):
     with open_client(server) as sender, open_client(server) as receiver:
         for number in range(50):
             sender.send({"type": "message", "text": str(number)})
-        assert [receiver.receive()["text"] for _ in range(50)] == [str(number) for number in range(50)]
+        for client in (sender, receiver):
+            assert [client.receive()["text"] for _ in range(50)] == [str(number) for number in range(50)]
 
 
 @pytest.mark.parametrize(
