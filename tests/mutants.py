@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ TEMPLATE = "{{cookiecutter.project_slug}}"
 SLUG = "my_realtime_site"
 # Seconds. A remedy may be what ends a test.
 TIMEOUT = 240
+
+# The verdicts.
+CAUGHT, SURVIVES, BROKEN = "caught", "SURVIVES", "BROKEN"
 
 
 class Broken(Exception):
@@ -55,20 +58,28 @@ class Mutant:
     fails_with: str = "assert"
     pitfall: str = ""
 
-    def path(self, repository):
-        """Return the Path of the file in a copy of the repository."""
-        file = self.file.replace("<project>", TEMPLATE)
-        template = repository / TEMPLATE
-        places = [repository, template, *(template / "placed-by-hook").glob("*")]
-        found = [place / file for place in places if (place / file).is_file()]
-        # accounts/ differs in the two starters.
-        found = [path for path in found if "starter=" not in str(path) or f"starter={self.starter}" in str(path)]
+    @property
+    def is_in_bake(self):
+        """Whether the test runs in a bake: all that is put into it is the mutant then, not a new bake."""
+        return not self.test.startswith("tests/")
+
+    def path(self, folder):
+        """Return the Path of the file in a copy of the repository, or of a bake."""
+        if (folder / "manage.py").is_file():
+            found = [folder / self.file.replace("<project>", SLUG)]
+        else:
+            file = self.file.replace("<project>", TEMPLATE)
+            template = folder / TEMPLATE
+            found = [place / file for place in (folder, template, *(template / "placed-by-hook").glob("*"))]
+            # accounts/ differs in the two starters.
+            found = [path for path in found if "starter=" not in str(path) or f"starter={self.starter}" in str(path)]
+        found = [path for path in found if path.is_file()]
         if len(found) != 1:
             raise Broken(f"{len(found)} files {self.file}")
         return found[0]
 
-    def apply(self, repository):
-        path = self.path(repository)
+    def apply(self, folder):
+        path = self.path(folder)
         text = path.read_text(encoding="utf-8")
         if text.count(self.before) != 1 or self.before == self.after:
             raise Broken(f"does not apply: its text is {text.count(self.before)} times in {self.file}")
@@ -83,38 +94,48 @@ def read_table(path=TABLE):
     return {mutant.name: mutant for mutant in mutants}, table.get("without", {})
 
 
-def copy_repository(folder):
-    """Copy the repository, with one `build` for all copies."""
-    copy = folder / "repository"
-    ignored = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache", ".hypothesis", "benchmarks")
-    shutil.copytree(REPOSITORY, copy, ignore=ignored)
-    (REPOSITORY / "build").mkdir(exist_ok=True)
-    (copy / "build").symlink_to((REPOSITORY / "build").resolve(), target_is_directory=True)
-    return copy
-
-
-def bake(repository, starter):
-    command = [Path(sys.executable).parent / "cookiecutter", "--no-input", "--default-config", repository]
-    subprocess.run([*command, "-o", repository.parent, f"starter={starter}"], check=True, stdout=subprocess.DEVNULL)
-    project = repository.parent / SLUG
-    shutil.copytree(repository / "tests" / "on_bake", project / "on_bake")
-    return project
-
-
-def failures(repository, tests, starter):
+class Copies:
     """
-    Run `tests` of one file on a copy of the repository; return how each failure begins, a list, empty if all pass.
+    Copies of the repository, for tests/, and of bakes, for the tests that run in one: a bake is made once for all.
+
+    folder: a Path that the bakes go to.
+    """
+
+    def __init__(self, folder, starters):
+        self._bakes = {}
+        for starter in starters:
+            cookiecutter = [Path(sys.executable).parent / "cookiecutter", "--no-input", "--default-config"]
+            command = [*cookiecutter, "-o", folder / starter, REPOSITORY, f"starter={starter}"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            self._bakes[starter] = project = folder / starter / SLUG
+            shutil.copytree(REPOSITORY / "tests" / "on_bake", project / "on_bake")
+
+    def make(self, folder, starter=None):
+        """Return the Path of a new copy in `folder`, of the repository without a starter."""
+        if starter:
+            return shutil.copytree(self._bakes[starter], folder / SLUG)
+        ignored = (".git", ".venv", "build", "__pycache__", ".*_cache", ".hypothesis", "benchmarks")
+        copy = shutil.copytree(REPOSITORY, folder / "repository", ignore=shutil.ignore_patterns(*ignored))
+        # One for all: it holds environments.
+        (REPOSITORY / "build").mkdir(exist_ok=True)
+        (copy / "build").symlink_to((REPOSITORY / "build").resolve(), target_is_directory=True)
+        return copy
+
+
+def failures(folder, tests):
+    """
+    Run `tests` of one file on a copy, in its `folder`; return how each failure begins, a list, empty if all pass.
+
+    What a fixture finds wrong at the end counts.
 
     Raises Broken if there is no such test, or one cannot begin.
     """
     if ".mjs::" in tests[0]:
-        return [failure for test in tests for failure in node_failures(repository, *test.split("::"))]
-    folder, python = repository, Path(sys.executable)
-    if not tests[0].startswith("tests/"):
-        folder = bake(repository, starter)
-        python = python_of(folder)
-    report = repository.parent / "report.xml"
-    options = ["-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        return [failure for test in tests for failure in node_failures(folder, *test.split("::"))]
+    python = sys.executable if tests[0].startswith("tests/") else python_of(folder)
+    report = folder.parent / "report.xml"
+    # Weekly ones, too.
+    options = ["-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}"]
     try:
         result = subprocess.run(
             [python, "-m", "pytest", *options, *tests],
@@ -127,15 +148,20 @@ def failures(repository, tests, starter):
             timeout=TIMEOUT * len(tests),
         )
     except subprocess.TimeoutExpired:
-        return [f"no end in {TIMEOUT} s"]
+        raise Broken(f"no end in {TIMEOUT} s") from None
     if not report.exists():
         raise Broken(f"pytest ended with {result.returncode}: {result.stdout[-500:]}")
     suite = ElementTree.parse(report).getroot()
     if suite.find(".//testcase") is None or suite.find(".//skipped") is not None:
         raise Broken(f"no such test, or skipped: {' '.join(tests)}: {result.stdout[-500:]}")
-    if (error := suite.find(".//error")) is not None:
-        raise Broken(f"an error beside the test: {error.get('message')}")
-    return [failure.get("message", "") for failure in suite.iterfind(".//failure")]
+    found = [failure.get("message", "") for failure in suite.iterfind(".//failure")]
+    for error in suite.iterfind(".//error"):
+        # A fixture that looks at the log when its tests have ended.
+        at_end = re.fullmatch(r'(?s)failed on teardown with "(.*)"', error.get("message", ""))
+        if not at_end:
+            raise Broken(f"an error beside the test: {error.get('message')}")
+        found.append(at_end[1])
+    return found
 
 
 def node_failures(repository, file, name):
@@ -158,35 +184,37 @@ def is_as_said(failure, fails_with):
     return failure.startswith(fails_with)
 
 
-def try_mutant(mutant):
-    """Return the verdict about `mutant`, "caught" or what is wrong, and the seconds that it took."""
+def try_mutant(mutant, copies):
+    """Return the verdict about `mutant`, CAUGHT, SURVIVES or BROKEN, what there is to say about it, and seconds."""
     started = time.monotonic()
+    reason = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            repository = copy_repository(Path(folder))
-            mutant.apply(repository)
-            found = failures(repository, [mutant.test], mutant.starter)
+            copy = copies.make(Path(folder), mutant.starter if mutant.is_in_bake else None)
+            mutant.apply(copy)
+            found = failures(copy, [mutant.test])
     except Broken as error:
-        verdict = f"BROKEN: {error}"
+        verdict, reason = BROKEN, str(error)
     else:
-        if not found:
-            verdict = "SURVIVES"
-        elif is_as_said(found[0], mutant.fails_with):
-            verdict = "caught"
-        else:
-            verdict = f"BROKEN: fails with {found[0][:200]!r}"
-    return verdict, time.monotonic() - started
+        verdict = CAUGHT if found else SURVIVES
+        if found and not any(is_as_said(failure, mutant.fails_with) for failure in found):
+            verdict, reason = BROKEN, f"fails with {found[0][:200]!r}"
+    return verdict, reason, time.monotonic() - started
 
 
-def try_without(tests, starter):
-    """Return what is wrong with each of `tests`, all of one file, without a mutant: a dict, empty if they pass."""
+def try_without(tests, starter, copies):
+    """
+    Return what is wrong with each of `tests`, all of one file, without a mutant: a dict, empty if they pass.
+
+    starter: that of the bake in which they run; None for those of tests/.
+    """
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = failures(copy_repository(Path(folder)), tests, starter)
+            found = failures(copies.make(Path(folder), starter), tests)
     except Broken as error:
         found = [str(error)]
     if found and len(tests) > 1:
-        return {test: wrong for each in tests for test, wrong in try_without([each], starter).items()}
+        return {test: wrong for each in tests for test, wrong in try_without([each], starter, copies).items()}
     return {tests[0]: found[0][:200]} if found else {}
 
 
@@ -197,26 +225,52 @@ def main(arguments=None):
     parser.add_argument("names", nargs="*", help="of mutants; all without any")
     options = parser.parse_args(arguments)
     table, without = read_table(options.table)
+    if unknown := set(options.names) - set(table):
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     mutants = [table[name] for name in options.names] if options.names else list(table.values())
-    caught = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for mutant, (verdict, seconds) in zip(mutants, pool.map(try_mutant, mutants), strict=True):
-            print(f"{mutant.name:42} {verdict:9} {seconds:5.1f} s  {mutant.test}", flush=True)
-            if verdict == "caught":
-                caught.append(mutant)
-        # A test that fails anyway has caught nothing.
-        files = defaultdict(set)
-        for mutant in caught:
-            files[mutant.test.partition("::")[0], mutant.starter].add(mutant.test)
-        groups = [(sorted(tests), starter) for (_, starter), tests in files.items()]
-        for (_, starter), wrong in zip(groups, pool.map(lambda group: try_without(*group), groups), strict=True):
-            for test, reason in wrong.items():
-                caught = [mutant for mutant in caught if (mutant.test, mutant.starter) != (test, starter)]
-                print(f"BROKEN: fails without any mutant: {test}: {reason}", flush=True)
-    print(f"\n{len(caught)} of {len(mutants)} caught.")
-    for name, reason in without.items():
-        print(f"Not tried: {name}: {reason}")
-    return len(caught) != len(mutants)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        copies = Copies(Path(folder), sorted({mutant.starter for mutant in mutants if mutant.is_in_bake}))
+        verdicts = try_all(mutants, copies, pool)
+    counts = Counter(verdicts.values())
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    print(f"\n{counts[CAUGHT]} of {len(mutants)} caught, {counts[SURVIVES]} survive, {counts[BROKEN]} broken.")
+    print(f"It took {minutes} min {seconds} s.")
+    for verdict in (SURVIVES, BROKEN):
+        if names := [name for name, it in verdicts.items() if it == verdict]:
+            print(f"{verdict}: {' '.join(names)}")
+    if not options.names:
+        print(f"\n{len(without)} pitfalls without a mutant:")
+        for name, reason in without.items():
+            print(f"  {name}\n    {reason}")
+    return counts[CAUGHT] != len(mutants)
+
+
+def try_all(mutants, copies, pool):
+    """Print a line for each of `mutants`, and return the verdicts, a dict by name."""
+    print(f"{'mutant':42} {'verdict':9} {'time':>7}  test")
+    verdicts = {}
+    results = pool.map(lambda mutant: try_mutant(mutant, copies), mutants)
+    for mutant, (verdict, reason, seconds) in zip(mutants, results, strict=True):
+        verdicts[mutant.name] = verdict
+        print(f"{mutant.name:42} {verdict:9} {seconds:5.1f} s  {mutant.test}", flush=True)
+        if reason:
+            print(f"    {reason}", flush=True)
+    # A test that fails anyway has caught nothing.
+    caught = [mutant for mutant in mutants if verdicts[mutant.name] == CAUGHT]
+    files = defaultdict(set)
+    for mutant in caught:
+        starter = mutant.starter if mutant.is_in_bake else None
+        files[mutant.test.partition("::")[0], starter].add(mutant.test)
+    groups = [(sorted(tests), starter) for (_, starter), tests in files.items()]
+    results = pool.map(lambda group: try_without(*group, copies), groups)
+    for (_, starter), wrong in zip(groups, results, strict=True):
+        for test, reason in wrong.items():
+            print(f"{BROKEN}: fails without any mutant: {test}\n    {reason}", flush=True)
+            for mutant in caught:
+                if mutant.test == test and starter in (None, mutant.starter):
+                    verdicts[mutant.name] = BROKEN
+    return verdicts
 
 
 if __name__ == "__main__":

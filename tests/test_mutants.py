@@ -49,12 +49,12 @@ test = "on_bake/test_asgi.py::test_what_a_client_sends_is_shown_on_one_line"
         ({}, " caught "),
         # Nothing that this test looks at.
         ({"after = ": "after = '    if text.isprintable() or False:'\n#"}, "SURVIVES"),
-        ({"text.isprintable()": "text.is_printable()"}, "BROKEN: does not apply"),
-        ({"realtime/socket.py": "realtime/sockets.py"}, "BROKEN: 0 files"),
+        ({"text.isprintable()": "text.is_printable()"}, "    does not apply"),
+        ({"realtime/socket.py": "realtime/sockets.py"}, "    0 files"),
         # Nothing can be imported.
-        ({"    if True:": "    if"}, "BROKEN"),
-        ({"    if True:": "    if text.nonsense:"}, 'BROKEN: fails with "AttributeError'),
-        ({"shown_on_one_line": "shown_on_two_lines"}, "BROKEN: no such test"),
+        ({"    if True:": "    if"}, "    pytest ended with "),
+        ({"    if True:": "    if text.nonsense:"}, '    fails with "AttributeError'),
+        ({"shown_on_one_line": "shown_on_two_lines"}, "    no such test"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value.strip(),
 )
@@ -72,7 +72,52 @@ def test_verdicts(tmp_path, capfd, change, verdict):
     out = capfd.readouterr().out
     assert verdict in out
     assert code == (0 if verdict == " caught " else 1)
-    assert ("1 of 1 caught." in out) == (code == 0)
+    assert ("1 of 1 caught, 0 survive, 0 broken." in out) == (code == 0)
+    assert re.search(r"\nIt took \d+ min \d+ s\.\n", out)
+
+
+FIXTURES = """
+import pytest
+
+
+@pytest.fixture
+def log():
+    yield
+    assert "a traceback" == ""
+
+
+@pytest.fixture
+def project():
+    assert "cannot be baked" == ""
+
+
+@pytest.mark.weekly
+def test_log(log):
+    pass
+
+
+def test_project(project):
+    pass
+"""
+
+
+def test_what_a_fixture_finds_at_the_end_counts(tmp_path):
+    """At the beginning it has found nothing of what the test is about. Weekly tests are run, too."""
+    tests = tmp_path / "copy" / "tests"
+    tests.mkdir(parents=True)
+    (tests / "test_it.py").write_text(FIXTURES, encoding="utf-8")
+
+    (failure,) = mutants.failures(tests.parent, ["tests/test_it.py::test_log"])
+    assert failure.startswith("AssertionError: assert 'a traceback'")
+    with pytest.raises(mutants.Broken, match="an error beside the test: failed on setup"):
+        mutants.failures(tests.parent, ["tests/test_it.py::test_project"])
+
+
+def test_a_name_that_no_mutant_has(capsys):
+    with pytest.raises(SystemExit):
+        mutants.main(["log-raw", "nonsense"])
+
+    assert "no such mutant: nonsense" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(WINDOWS, reason="as above")
@@ -80,9 +125,10 @@ def test_a_test_that_fails_anyway_proves_nothing(tmp_path, capfd, monkeypatch):
     """A remedy that is not there when the mutants are tried."""
     table = tmp_path / "mutants.toml"
     table.write_text(CAUGHT, encoding="utf-8")
-    monkeypatch.setattr(mutants, "try_without", lambda tests, starter: {tests[0]: "assert 1 == 2"})
+    monkeypatch.setattr(mutants, "try_without", lambda tests, starter, copies: {tests[0]: "assert 1 == 2"})
 
     assert mutants.main(["--table", str(table)]) == 1
     out = capfd.readouterr().out
     assert "BROKEN: fails without any mutant" in out
-    assert "0 of 1 caught." in out
+    assert "0 of 1 caught, 0 survive, 1 broken." in out
+    assert "BROKEN: shown\n" in out

@@ -238,8 +238,9 @@ def test_static_files_under_the_daphne_command(copy):
         # The files that a script imports have a hash, too, and may be cached for ever.
         path = page.partition('type="module" src="')[2].partition('"')[0]
         assert re.fullmatch(r"/static/chat/chat\.[0-9a-f]{12}\.js", path)
-        imported = re.search(r'from "\.\./(realtime/socket\.[0-9a-f]{12}\.js)"', browser.get(path).text)[1]
-        response = browser.get(f"static/{imported}")
+        imported = re.search(r'from "\.\./(realtime/socket\.[0-9a-f]{12}\.js)"', browser.get(path).text)
+        assert imported
+        response = browser.get(f"static/{imported[1]}")
 
     assert script.status_code == response.status_code == 200
     assert "immutable" in response.headers["Cache-Control"]

@@ -149,6 +149,29 @@ def test_a_forgotten_env_changes_nothing_in_production(project):
     assert setting(project, "settings.DEBUG", **PRODUCTION) is False
 
 
+def test_without_redis_one_process_is_started_and_a_line_says_why(fresh_clone):
+    code = "from my_realtime_site.__main__ import count_workers; print(count_workers())"
+    variables = PRODUCTION | {"DJANGO_SETTINGS_MODULE": "my_realtime_site.settings", "WEB_CONCURRENCY": "4"}
+
+    assert run(fresh_clone, "-c", code, env=variables).stdout == "4\n"
+    alone = run(fresh_clone, "-c", code, env=variables | {"REDIS_URL": ""}).stdout
+    assert alone.splitlines()[-1] == "1"
+    assert "One process is started, not 4: sockets of several meet over Redis. Set REDIS_URL." in alone
+
+
+def test_a_port_of_the_environment_is_listened_to_on_all_addresses(project, tmp_path):
+    """As platforms need it. The one of a file for development does not count."""
+    copy = shutil.copytree(project, tmp_path / "project")
+    with (copy / ".env").open("a", encoding="utf-8") as env:
+        env.write("\nPORT=5001\n")
+
+    def help(**variables):
+        return run(copy, "-m", "my_realtime_site", "--help", env=PRODUCTION | {"COLUMNS": "200"} | variables).stdout
+
+    assert "default: 127.0.0.1;" in help()
+    assert "default: 0.0.0.0;" in help(PORT="5000")
+
+
 def test_the_database_lies_beside_manage_py(project, tmp_path):
     name = setting(project, "settings.DATABASES['default']['NAME']")
 
