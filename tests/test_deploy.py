@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import socket
@@ -184,6 +185,26 @@ def test_image(dockerfile):
     # Nothing is kept of the key with which static files are collected.
     assert "SECRET" not in image
     assert not re.search(r"(?m)^(ENV|ARG).*SECRET", build)
+    # Who runs it owns no file of it.
+    assert "--chown" not in image
+    # A change of the code leaves the layer with the packages as it is.
+    packages = build.partition("uv sync")[0]
+    assert re.findall(r"(?m)^COPY (.*)$", packages) == ["--from=uv /uv /usr/local/bin/", "pyproject.toml uv.loc[k] ./"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the line is one of sh")
+@pytest.mark.parametrize("locked", [False, True], ids=["without-lock", "with-lock"])
+def test_packages_of_the_image(dockerfile, tmp_path, locked):
+    """Those of production, with PostgreSQL, and in the versions of uv.lock if there is one."""
+    line = re.search(r"(?m)^RUN --mount=\S+ \\\n((?:.*\\\n)*.*)", dockerfile)[1]
+    (tmp_path / "uv").write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
+    (tmp_path / "uv").chmod(0o755)
+    if locked:
+        (tmp_path / "uv.lock").touch()
+
+    asked = output("sh", "-c", line, cwd=tmp_path, env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}/usr/bin:/bin"})
+
+    assert asked.split() == ["sync", "--no-dev", "--extra", "postgres", *["--locked"] * locked]
 
 
 def test_collectstatic_of_the_image(bake, dockerfile, tmp_path):
@@ -209,6 +230,8 @@ def test_health_check_of_the_image(served, env, dockerfile):
     with Server(served, "production", env=variables) as server:
         run(served, *command[1:], env={"PORT": str(server.port)})
         assert httpx.get(server.url).status_code == 400
+    with Upstream(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n") as ill:
+        assert run(served, *command[1:], env={"PORT": str(ill.port)}, check=False).returncode == 1
 
 
 # nginx
@@ -452,6 +475,47 @@ def test_one_address_and_one_scheme_are_passed_on(bake):
             assert upstream.header("X-Forwarded-For") == ["203.0.113.9"]
             assert upstream.header("X-Forwarded-Proto") == [scheme]
         assert "203.0.113.9 [" in nginx.log
+
+
+def test_the_emptiest_server_gets_the_next_socket(bake):
+    """Sockets stay: in turn, a server that has just started would have half of them after hours only."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        nginx = stack.enter_context(Nginx(bake(), [SimpleNamespace(port=it.getsockname()[1]) for it in listeners]))
+
+        def open_socket():
+            """Return the number of the server that nginx asks, its end of the connection, and the client's."""
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", nginx.port)))
+            client.sendall(b"GET /ws/socket-server/ HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
+            ((ready,), _, _) = select.select(listeners, [], [], 5)
+            connection = stack.enter_context(ready.accept()[0])
+            connection.settimeout(5)
+            assert connection.recv(2**16)
+            return listeners.index(ready), connection, client
+
+        opened = [open_socket() for _ in range(4)]
+        assert sorted(number for number, _, _ in opened) == [0, 0, 1, 1]
+        for number, connection, client in opened:
+            if number == 0:
+                client.close()
+                assert connection.recv(1) == b""
+        assert [open_socket()[0] for _ in range(2)] == [0, 0]
+
+
+def test_numbers_of_the_nginx_file(bake):
+    """Each fits the others, and those of the server."""
+    text = (bake() / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+
+    def number(name):
+        return int(re.search(rf"(?m)^ *{name} (\d+)", text)[1])
+
+    # Each socket takes two connections, and no address alone may fill half of a process. A connection is a file.
+    assert number("worker_connections") > 2 * number("limit_conn sockets") * 2
+    assert number("worker_rlimit_nofile") >= 2 * number("worker_connections")
+    # Two of uvicorn's pings may be lost.
+    server = (bake() / "my_realtime_site" / "__main__.py").read_text(encoding="utf-8")
+    ping_interval = int(re.search(r"ws_ping_interval=(\d+)", server)[1])
+    assert min(number("proxy_read_timeout"), number("proxy_send_timeout")) > 3 * ping_interval
 
 
 def test_a_redirect_loop_behind_a_proxy_that_ends_tls(served, env):
