@@ -113,6 +113,7 @@ def test_the_names_of_agents_md_exist(bake, starter):
     paths = {name for name in quoted if "/" in name} | {"README.md", ".env.example"}
     methods = {name.removesuffix("()") for name in quoted if name.endswith("()")}
 
+    assert len(text.splitlines()) <= 25
     assert len(names) >= 11
     assert [path for path in paths if not (project / path).exists()] == []
     # Public for people, too.
