@@ -117,6 +117,9 @@ def test_frames_of_the_same_name_stay_apart(document):
     assert schemas["chat.probes.Message"]["required"] == ["type", "text"]
     assert schemas["chat.probes.Other.Message"]["required"] == ["type", "stars"]
     assert "Message" not in schemas
+    # What realtime's own are called depends on nobody else.
+    assert "room" in schemas["chat.probes.ConnectionEstablished"]["required"]
+    assert "room" not in schemas["ConnectionEstablished"]["properties"]
     (reference,) = (
         message["$ref"]
         for message in document["channels"]["ws_other_number"]["messages"].values()

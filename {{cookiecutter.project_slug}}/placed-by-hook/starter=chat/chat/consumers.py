@@ -66,7 +66,7 @@ class ChatConsumer(ListConsumer):
         frames.SomebodyTypes,
         frames.TakenBack,
         frames.RoomState,
-        frames.Pong,
+        frames.RoomPong,
     ]
 
     room = reader = None
@@ -127,11 +127,12 @@ class ChatConsumer(ListConsumer):
                 await self.room.tell_typing(self.scope["user"].get_username())
 
     async def pong(self):
-        """Return a Pong with the last number. Messages on their way go first, or the page would ask for them."""
+        """Return a pong with the last number. Messages on their way go first, or the page would ask for them."""
         place = await self.room.check(self.reader)
-        if place is not None:
-            await self.reader.is_level(place.last_seq)
-        return frames.Pong(last_seq=place.last_seq, edits=place.edits) if place else frames.Pong(last_seq=0, edits=0)
+        if place is None:
+            return frames.RoomPong(last_seq=0, edits=0)
+        await self.reader.is_level(place.last_seq)
+        return frames.RoomPong(last_seq=place.last_seq, edits=place.edits)
 
     async def disconnect(self, code):
         """The socket is closed. Clean up here what connect() made."""

@@ -179,7 +179,7 @@ class RoomState(Frame, tag="room"):
         return self.last_seq, self.unread
 
 
-class Pong(frames.Pong, kw_only=True):
+class RoomPong(frames.Pong, kw_only=True, tag="pong"):
     """Answer a ping. last_seq: the number of the newest message; a page that has less asks with Resume."""
 
     last_seq: int

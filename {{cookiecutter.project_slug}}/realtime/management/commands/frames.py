@@ -94,26 +94,40 @@ def describe(frames):
     """
     Return {Frame class: name} and {name: JSON schema}, of these frames and all that is in them.
 
-    Classes of the same name are called by their modules, too.
+    Classes of the same name are called by their modules, too, save those of realtime: their names are the same
+    in every project, and do not change with the next app.
     """
     places = Counter((frame.__module__, frame.__qualname__) for frame in frames)
     if twice := [".".join(place) for place, count in places.items() if count > 1]:
         raise CommandError(f"Two different frames are called {twice[0]}; rename one.")
+    taken = {frame.__name__ for frame in frames}
+    same = [frame for frame in (*BASE_RECEIVES, *BASE_SENDS) if frame.__name__ in taken and frame not in frames]
     references, schemas = msgspec.json.schema_components(
-        frames, schema_hook=lambda type: {}, ref_template="#/components/schemas/{name}"
+        [*frames, *same], schema_hook=lambda type: {}, ref_template="#/components/schemas/{name}"
     )
-    names = {frame: reference["$ref"].rpartition("/")[2] for frame, reference in zip(frames, references, strict=True)}
-    return names, without_discriminators(schemas)
+    names = {frame: short(reference["$ref"]) for frame, reference in zip(frames, references, strict=False)}
+    return names, {short(name): tidy(schema) for name, schema in schemas.items()}
 
 
-def without_discriminators(schema):
-    """Return a JSON schema without OpenAPI's objects of this name: AsyncAPI has strings, and the types say it anyway."""
+def short(reference):
+    """Return the name that a reference ends with, without the module of realtime's own frames."""
+    return reference.rpartition("/")[2].removeprefix(f"{Ping.__module__}.")
+
+
+def tidy(schema):
+    """
+    Return a JSON schema with short references, and without the objects that OpenAPI calls "discriminator".
+
+    AsyncAPI has strings of this name, and the types say it anyway.
+    """
     if isinstance(schema, list | tuple):
-        return [without_discriminators(item) for item in schema]
+        return [tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    if "$ref" in schema:
+        return schema | {"$ref": f"#/components/schemas/{short(schema['$ref'])}"}
     return {
-        key: without_discriminators(value)
+        key: tidy(value)
         for key, value in schema.items()
         if not (key == "discriminator" and "propertyName" in value)
     }
