@@ -478,7 +478,7 @@ def test_a_file_that_is_changed_too_far_is_left_to_its_owner(project, edits):
     assert after[changed] == before[changed]
     where = iter(BY_HAND[changed])
     lines = [part for place in where for part in (f"    {place}:", f"        {next(where).strip()}")]
-    assert "\n".join([f"by hand  {changed}, which is not as it was baked:", *lines, ""]) in said
+    assert "\n".join([f"by hand  {changed}, where no place for it is found:", *lines, ""]) in said
     for name in ADDED.keys() - {changed}:
         assert lines_added(before[name], after[name]) == ADDED[name]
 
@@ -499,6 +499,41 @@ def test_the_printed_lines_are_enough(project):
 
     assert "no issues" in run(project, "manage.py", "check").stdout
     assert "3 passed in" in run(project, "-m", "pytest", "notes").stdout
+
+
+# A project with another base.html
+
+LAYOUT = "".join(f"{{% block {name} %}}{{% endblock %}}" for name in ("title", "head", "data", "main"))
+OTHER_BASES = {
+    "none": ({}, True),
+    "other blocks": (
+        {"base.html": "<title>{% block title %}{% endblock %}</title>{% block content %}{% endblock %}"},
+        True,
+    ),
+    "a layout": ({"base.html": "{% extends 'layout.html' %}", "layout.html": f"<hr>{LAYOUT}"}, False),
+    "a layout by a variable": ({"base.html": "{% extends layout %}{% block main %}{% endblock %}"}, True),
+}
+
+
+@pytest.mark.parametrize(("templates", "stands_alone"), OTHER_BASES.values(), ids=OTHER_BASES)
+def test_the_page_stands_alone_where_no_base_has_its_blocks(project, templates, stands_alone):
+    (project / "templates" / "base.html").unlink()
+    for name, text in templates.items():
+        (project / "templates" / name).write_text(text)
+
+    said = start(project, "notes")
+
+    assert ("none of this project has the blocks data, head, main, title." in said) == stands_alone
+    assert ("new      notes/templates/notes/base.html\n" in said) == stands_alone
+    assert (project / "notes/templates/notes/base.html").exists() == stands_alone
+    page = "from django.test import Client; print(Client().get('/notes/', headers={'host': 'localhost'}).text)"
+    text = run(project, "manage.py", "shell", "--no-imports", "-c", page).stdout
+    assert ("<hr>" in text) != stands_alone
+    for part in ('data-socket-path="/ws/notes/"', '<script type="module"', '<form id="form">'):
+        assert part in text
+    assert re.search(r"<title>\s*Notes\s*</title>" if stands_alone else "Notes . My Realtime Site", text)
+    djlint = [sys.executable, "-m", "djlint", "--check", "--lint", "notes"]
+    assert subprocess.run(djlint, cwd=project, capture_output=True).returncode == 0
 
 
 # And back

@@ -25,6 +25,9 @@ from typing import NamedTuple
 from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
+from django.template.loader_tags import BlockNode, ExtendsNode
 from django.urls import Resolver404, resolve
 
 TEMPLATE = Path(__file__).with_suffix(".txtar")
@@ -36,6 +39,8 @@ LINE_LENGTH = 119
 MAX_NAME = 40
 ALLOWED = f"1 to {MAX_NAME} lower-case letters, digits and single underscores between them, a letter first"
 EXAMPLE = "for example live_scores"
+# What the page fills in base.html. In a project that was not baked another base.html may be there, or none.
+BLOCKS = {"title", "head", "data", "main"}
 # Names that mean something else to Git, a container, the server, the extra postgres or Windows.
 RESERVED = {"deploy", "healthz", "htmlcov", "media", "psycopg", "static", "staticfiles", "templates", "tests"}
 RESERVED |= {"aux", "con", "nul", "prn", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
@@ -76,6 +81,9 @@ class Command(BaseCommand):
                 raise CommandError(f"Nothing was written: {error}") from error
         for path in files:
             self.stdout.write(f"new      {name}/{path}")
+        if own_base(name) in files:
+            blocks = ", ".join(sorted(BLOCKS))
+            self.stdout.write(f"    The page has a base.html of its own, since none of this project has the blocks {blocks}.")
         for edit in edits:
             self.show(edit)
         if dry_run:
@@ -87,7 +95,7 @@ class Command(BaseCommand):
     def show(self, edit):
         name = edit.path.relative_to(ROOT) if edit.path.is_relative_to(ROOT) else edit.path
         if edit.after is None:
-            self.stdout.write(self.style.WARNING(f"by hand  {name}, which is not as it was baked:"))
+            self.stdout.write(self.style.WARNING(f"by hand  {name}, where no place for it is found:"))
             for line in edit.lines:
                 self.stdout.write(f"    {line.where}:\n        {line.text}")
         else:
@@ -126,11 +134,33 @@ def is_page(name):
 def render(name):
     """Return the files of an app of this name: a dict of their texts by path."""
     text = TEMPLATE.read_text(encoding="utf-8")
+    has_base = blocks_of("base.html") >= BLOCKS
+    if not has_base:
+        text = re.sub(r" – \S+ SITE_NAME \S+", "", text.replace('extends "base.html"', 'extends "new_app/base.html"'))
     words = {"new_app": name, "NewApp": name.title().replace("_", ""), "New app": name.replace("_", " ").capitalize()}
     for word, replacement in words.items():
         text = text.replace(word, replacement)
     _, *parts = re.split(r"^-- (.+) --\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    files = dict(zip(parts[::2], parts[1::2], strict=True))
+    if has_base:
+        del files[own_base(name)]
+    return files
+
+
+def own_base(name):
+    """Return the path of what the page of an app extends where the project has no base.html for it."""
+    return f"templates/{name}/base.html"
+
+
+def blocks_of(name):
+    """Return the names of the blocks in a template, and in those that it extends; none if there is no such template."""
+    try:
+        nodes = get_template(name).template.nodelist
+    except TemplateDoesNotExist:
+        return set()
+    blocks = {block.name for block in nodes.get_nodes_by_type(BlockNode)}
+    parents = [node.parent_name.var for node in nodes.get_nodes_by_type(ExtendsNode)]
+    return blocks.union(*(blocks_of(parent) for parent in parents if isinstance(parent, str)))
 
 
 def write(name, files, edits):
