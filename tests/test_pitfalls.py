@@ -113,6 +113,35 @@ def test_a_wrong_asgi_application_is_explained(copy, path, says):
     assert "identified 1 issue " in check.stdout
 
 
+def test_a_forgotten_group_of_packages_is_named(copy):
+    replace(copy / "my_realtime_site" / "settings.py", 'find_spec("daphne")', 'find_spec("daphne_is_not_here")')
+
+    result = run(copy, "manage.py", "migrate", check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.startswith("daphne is not installed, and DJANGO_DEBUG is on. To develop: `uv sync`, or")
+    assert result.stdout.count("\n") == 1
+
+
+def test_a_forgotten_environment_is_named(copy):
+    """-S: without site-packages, as the Python of the system has none of the project's."""
+    result = run(copy, "-S", "manage.py", "migrate", check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.startswith("Django is not installed for ")
+    assert "activate the project's environment" in result.stdout
+    assert result.stdout.count("\n") == 1
+
+
+def test_an_app_that_is_not_installed_is_named(copy):
+    """Without it no check could say so, and each socket would get a 500 for a setting that is missing."""
+    replace(copy / "my_realtime_site" / "settings.py", '    "realtime",\n', "")
+
+    imported = run(copy, "-c", "import my_realtime_site.asgi", check=False)
+
+    assert imported.stdout.splitlines()[-1].endswith('ImproperlyConfigured: "realtime" is not in INSTALLED_APPS.')
+
+
 def test_import_sorters_keep_the_order(copy):
     """Every server start in test_sockets.py proves the order itself."""
     asgi = copy / "my_realtime_site" / "asgi.py"

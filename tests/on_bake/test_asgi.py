@@ -352,6 +352,13 @@ def test_check_explains_a_wrong_asgi_application(settings, path):
     assert [error.id for error in check_asgi_application(None)] == ["realtime.E002"]
 
 
+def test_check_explains_that_asgi_application_is_not_set(settings):
+    del settings.ASGI_APPLICATION
+
+    (error,) = check_asgi_application(None)
+    assert (error.id, error.msg) == ("realtime.E002", "ASGI_APPLICATION is not set.")
+
+
 def test_check_shows_what_an_import_fails_of(settings, tmp_path, monkeypatch):
     (tmp_path / "broken_asgi.py").write_text("import nope\n")
     monkeypatch.syspath_prepend(tmp_path)

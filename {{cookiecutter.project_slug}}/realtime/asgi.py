@@ -4,6 +4,7 @@ import logging
 from urllib.parse import urlsplit
 
 from asgiref.sync import markcoroutinefunction
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http.request import validate_host
@@ -14,6 +15,10 @@ from .close import Close
 from .socket import NO_SOCKETS, Sockets, get_header, shown
 
 __all__ = ["AllowedOrigins", "Authentication", "Sockets", "unknown_path"]
+
+if not apps.is_installed("realtime"):
+    # Nothing else would say so: its checks and defaults are missing then.
+    raise ImproperlyConfigured('"realtime" is not in INSTALLED_APPS.')
 
 LOCALHOST = [".localhost", "127.0.0.1", "[::1]"]
 

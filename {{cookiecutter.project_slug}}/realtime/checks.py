@@ -42,6 +42,8 @@ def check_daphne(app_configs, **kwargs):
 def check_asgi_application(app_configs, **kwargs):
     """ASGI_APPLICATION must name something that takes WebSockets, with Sockets outermost."""
     hint = 'It must be the path of the ProtocolTypeRouter in asgi.py, such as "mysite.asgi.application".'
+    if not getattr(settings, "ASGI_APPLICATION", None):
+        return [checks.Error("ASGI_APPLICATION is not set.", hint=hint, id="realtime.E002")]
     try:
         application = get_default_application()
     except (ImproperlyConfigured, ImportError) as error:

@@ -10,6 +10,7 @@ import logging
 import mimetypes
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 {% if cookiecutter.starter == "chat" -%}
@@ -86,6 +87,11 @@ INSTALLED_APPS = [
 if DEBUG:
     # runserver's ASGI server comes first, or runserver stays WSGI and every WebSocket is a 404.
     # Production runs uvicorn, whose workers need not load Twisted.
+    if find_spec("daphne") is None:
+        sys.exit(
+            "daphne is not installed, and DJANGO_DEBUG is on."
+            " To develop: `uv sync`, or `python -m pip install --group dev`. In production: DJANGO_DEBUG=false."
+        )
     INSTALLED_APPS.insert(0, "daphne")
 
 MIDDLEWARE = [
