@@ -111,7 +111,7 @@ def startproject(request, tmp_path_factory):
     """A Site as `startproject` made it, after the page."""
     require(not WINDOWS, "the page's commands are those of a Unix shell")
     site = Site(tmp_path_factory.mktemp("startproject"), request.param)
-    for heading in ("Copy", "From startproject", "Then"):
+    for heading in ("Copy", "From startproject", "Then", "A second app, and tests"):
         site.follow(section(heading))
     return site
 
@@ -170,6 +170,26 @@ def test_its_page_talks(startproject, visit):
         page.get_by_label("Message").fill("Hello")
         page.keyboard.press("Enter")
         page.get_by_role("log").get_by_text("Hello").wait_for()
+
+
+def test_a_second_app_talks_and_its_tests_pass(startproject, visit):
+    """No base.html of this project has what its page fills."""
+    (command,) = re.findall(r"`(python -m pytest notes)`", section("A second app, and tests"))
+    assert "3 passed in" in startproject.run(f"{command} -W error")
+    with runserver(startproject) as server:
+        page = visit(f"{server.url}notes/", "connected")
+        page.get_by_label("Message", exact=True).fill("Hello")
+        page.keyboard.press("Enter")
+        page.get_by_role("log").get_by_text("Hello").wait_for()
+
+
+def test_the_variables_of_a_bake_are_settings_here():
+    """A remedy that is printed names a variable, which a project that was not baked does not have."""
+    sources = (REPOSITORY / "{{cookiecutter.project_slug}}" / "realtime").rglob("*.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    named = set(re.findall(r"\b(?:DJANGO_(?!SETTINGS_MODULE)[A-Z_]+|REDIS_URL|DATABASE_URL)\b", text))
+    assert named
+    assert [name for name in named if f"`{name}` for `" not in " ".join(section("Then").split())] == []
 
 
 def test_its_tickets_and_users(startproject):

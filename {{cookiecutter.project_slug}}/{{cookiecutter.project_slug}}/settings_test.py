@@ -17,8 +17,9 @@ os.environ["DJANGO_ALLOWED_HOSTS"] = "testserver,localhost"
 os.environ["EMAIL_URL"] = "memorymail://"
 os.environ["DEFAULT_FROM_EMAIL"] = ""
 {%- endif %}
-for name in ("DJANGO_SECRET_KEY_FALLBACKS", "DJANGO_CSRF_TRUSTED_ORIGINS", "DJANGO_TRUST_PROXY", "REDIS_URL"):
-    os.environ.pop(name, None)
+for name in ("SECRET_KEY_FALLBACKS", "ALLOWED_ORIGINS", "CSRF_TRUSTED_ORIGINS", "TRUST_PROXY"):
+    os.environ.pop(f"DJANGO_{name}", None)
+os.environ.pop("REDIS_URL", None)
 
 from .settings import *  # noqa: E402, F403
 from .settings import BASE_DIR, database  # noqa: E402
