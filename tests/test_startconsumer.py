@@ -523,7 +523,7 @@ def test_the_page_stands_alone_where_no_base_has_its_blocks(project, templates, 
 
     said = start(project, "notes")
 
-    assert ("none of this project has the blocks data, head, main, title." in said) == stands_alone
+    assert ("the project has none with the blocks data, head, main, title." in said) == stands_alone
     assert ("new      notes/templates/notes/base.html\n" in said) == stands_alone
     assert (project / "notes/templates/notes/base.html").exists() == stands_alone
     page = "from django.test import Client; print(Client().get('/notes/', headers={'host': 'localhost'}).text)"

@@ -127,9 +127,7 @@ def tidy(schema):
     if "$ref" in schema:
         return schema | {"$ref": f"#/components/schemas/{short(schema['$ref'])}"}
     return {
-        key: tidy(value)
-        for key, value in schema.items()
-        if not (key == "discriminator" and "propertyName" in value)
+        key: tidy(value) for key, value in schema.items() if not (key == "discriminator" and "propertyName" in value)
     }
 
 
