@@ -258,6 +258,13 @@ def test_disconnect_after_a_refused_connect(probes):
     assert "AttributeError" not in probes.log
 
 
+def test_a_forgotten_collectstatic_is_named(copy):
+    with Server(copy, "production", env=LOCAL_PRODUCTION) as server:
+        assert "Every page will be an error: run `manage.py collectstatic --no-input`" in server.log
+        assert httpx.get(server.url).status_code == 500
+        wait_until(lambda: "Run `manage.py collectstatic`, and start" in server.log, "the remedy")
+
+
 def test_static_files_under_the_daphne_command(copy):
     run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     with Server(copy, "daphne", env=LOCAL_PRODUCTION) as server, httpx.Client(base_url=server.url) as browser:

@@ -40,6 +40,8 @@ def main():
             "Every page is redirected to HTTPS, which this server leaves to a proxy: behind one set"
             " DJANGO_TRUST_PROXY=true, or else browsers are redirected for ever. Without one: DJANGO_HTTPS=false."
         )
+    if not settings.DEBUG and not (settings.STATIC_ROOT / "staticfiles.json").exists():
+        logger.warning("Every page will be an error: run `manage.py collectstatic --no-input`, and start this again.")
     config = uvicorn.Config(
         "{{ cookiecutter.project_slug }}.asgi:application",
         host=options.host,

@@ -13,6 +13,12 @@ class HashedStaticFilesStorage(CompressedManifestStaticFilesStorage):
 
     support_js_module_import_aggregation = True
 
+    def stored_name(self, name):
+        try:
+            return super().stored_name(name)
+        except ValueError as error:
+            raise ValueError(f"{error}. Run `manage.py collectstatic`, and start the server again.") from None
+
     def url_converter(self, *arguments, **options):
         convert = super().url_converter(*arguments, **options)
 

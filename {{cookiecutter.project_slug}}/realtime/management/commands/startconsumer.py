@@ -83,7 +83,7 @@ class Command(BaseCommand):
             self.stdout.write(f"new      {name}/{path}")
         if own_base(name) in files:
             blocks = ", ".join(sorted(BLOCKS))
-            self.stdout.write(f"    The page has a base.html of its own: the project has none with the blocks {blocks}.")
+            self.stdout.write(f"    The page has its own base.html: the project has none with the blocks {blocks}.")
         for edit in edits:
             self.show(edit)
         if dry_run:
