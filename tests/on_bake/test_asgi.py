@@ -278,6 +278,7 @@ async def test_nothing_is_sent_after_a_close():
             await self.accept()
             await self.close(4403)
             await self.send("too late")
+            await self.close(4000)
 
     communicator = WebsocketCommunicator(Sockets(Late.as_asgi()), PATH)
     await communicator.connect()

@@ -404,6 +404,23 @@ async def test_a_database_that_is_away_at_the_handshake(connect, soon, monkeypat
     assert complaints(caplog) == ["The database does not answer: connection refused"]
 
 
+async def test_a_handshake_waits_for_a_database_that_is_away_for_a_moment(ann, connect, monkeypatch, caplog):
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
+    client, calls, get_users = await sync_to_async(log_in)(ann), [], users.get_users
+
+    def fail_once(claims):
+        calls.append(claims)
+        if len(calls) == 1:
+            raise OperationalError("connection refused")
+        return get_users(claims)
+
+    monkeypatch.setattr(users, "get_users", fail_once)
+
+    await assert_in(await connect(client))
+
+    assert complaints(caplog)[0] == "The database does not answer: connection refused"
+
+
 @pytest.fixture
 def no_cache(monkeypatch):
     """The cache of the sessions is away. Django's own engine would log its users out."""

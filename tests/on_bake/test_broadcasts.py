@@ -169,8 +169,8 @@ def test_nobody_hears_is_said_once(transactional_db, caplog, how):
     for _ in range(3):
         how("group", {"type": "news"})
 
-    (line,) = caplog.messages
-    assert "Set REDIS_URL" in line
+    assert len(caplog.messages) == 1
+    assert "Set REDIS_URL" in caplog.text
 
 
 async def test_a_message_that_cannot_be_sent_holds_up_no_other(connect, monkeypatch, caplog):
@@ -223,6 +223,7 @@ def test_nothing_is_said_of_what_the_user_has_not_asked_for(transactional_db, ca
 async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeypatch, caplog):
     await connect()
     fanout = broadcasts.get_fanout()
+    assert broadcasts.ANSWER_TIMEOUT <= 1
     monkeypatch.setattr(broadcasts, "ANSWER_TIMEOUT", 0.05)
 
     async def hang(group, message):
@@ -230,8 +231,9 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
 
     monkeypatch.setattr(fanout, "send", hang)
     monkeypatch.setattr(fanout.outage, "_ask", lambda: hang(None, None))
-    for _ in range(3):
-        await anotify("group", {"type": "news"})
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await anotify("group", {"type": "news"})
 
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert [line.partition(":")[0] for line in lines] == [

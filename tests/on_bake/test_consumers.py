@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import sys
+from unittest.mock import AsyncMock
 
 import pytest
 from channels.testing import WebsocketCommunicator
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError, connection
 
 from realtime import Close, activity, outage
 from realtime.activity import Activity
 from realtime.consumers import RealtimeConsumer
-from realtime.database import DatabaseOutage
+from realtime.database import DatabaseOutage, query
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from realtime.frames import Frame, FrameError
 from realtime.process import process
@@ -352,8 +353,11 @@ async def test_a_code_before_accept_reaches_the_client():
 
 
 async def test_only_codes_of_applications():
+    consumer = RealtimeConsumer()
+    consumer.base_send = AsyncMock()
+
     with pytest.raises(ValueError, match="1012"):
-        await RealtimeConsumer().close(1012)
+        await consumer.close(1012)
 
 
 @pytest.mark.parametrize(
@@ -473,6 +477,19 @@ async def test_a_database_that_is_away_at_the_handshake():
 
     assert await socket.receive_output() == {"type": "websocket.close", "code": 4000}
     await socket.disconnect()
+
+
+async def test_a_missing_table_is_no_outage(transactional_db, caplog):
+    """SQLite reports it in the class of errors that a lost connection has."""
+
+    def ask():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM forgotten")
+
+    with pytest.raises(DatabaseError, match="forgotten"):
+        await query(ask)
+
+    assert caplog.messages == []
 
 
 async def test_disconnect_ends_without_the_channel_layer():

@@ -195,8 +195,6 @@ async def test_a_burst_loses_nothing_and_keeps_its_order(layer, groups, until):
 
 
 async def test_a_burst_of_joins_makes_no_more_calls_than_redis_has_connections(layer, groups, monkeypatch):
-    monkeypatch.setattr(fanout, "MAX_CALLS", 10)
-    groups = Fanout("default")
     under_way, most = set(), []
 
     async def group_add(group, channel):
@@ -206,9 +204,10 @@ async def test_a_burst_of_joins_makes_no_more_calls_than_redis_has_connections(l
         under_way.discard(group)
 
     monkeypatch.setattr(layer, "group_add", group_add)
-    await asyncio.gather(*[groups.join(f"room.{number}", Member()) for number in range(100)])
+    await asyncio.gather(*[groups.join(f"room.{number}", Member()) for number in range(200)])
 
-    assert max(most) == 10
+    # There are 1000, for all that a process does.
+    assert max(most) == fanout.MAX_CALLS < 100
 
 
 async def test_a_lost_layer_is_said_once_and_subscribed_again(layer, groups, monkeypatch, caplog, until):
@@ -370,9 +369,15 @@ async def test_a_write_that_need_not_wait_makes_no_task(server):
 
 
 async def test_what_is_put_before_the_release_waits(server, until):
+    """Also when the one before has to wait for its reader."""
     outbox = make_outbox(server.send)
     put(outbox, "second")
-    await outbox.send({"type": "websocket.send", "text": "first"})
+    server.writable.clear()
+    sending = asyncio.create_task(outbox.send({"type": "websocket.send", "text": "first"}))
+    await asyncio.sleep(0)
+    server.writable.set()
+    await sending
+    assert server.sent == ["first"]
 
     outbox.release()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import uuid
 from collections import Counter
@@ -683,6 +684,15 @@ async def test_where_many_are_here_only_changes_are_told(enter, room, ann, ben, 
     await others[0].disconnect()
 
     assert await socket.receive_type("presence_change") == {"type": "presence_change", "came": [], "left": ["ben"]}
+
+
+def test_forty_people_are_many():
+    here, names = presence.Present(), sorted(f"user{number}" for number in range(40))
+    assert json.loads(here.change(names)) == {"type": "presence", "users": names}
+
+    left = json.loads(here.change(names[1:]))
+
+    assert left == {"type": "presence_change", "came": [], "left": names[:1]}
 
 
 async def test_a_process_that_was_taken_for_dead(enter, room, ann, monkeypatch, until):

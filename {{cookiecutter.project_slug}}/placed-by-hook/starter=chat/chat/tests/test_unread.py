@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from chat import unread
+from chat import rooms, unread
 from chat.models import Membership, Reading, Room, list_rooms, post_message
 from chat.unread import find_changes, mark_read, parse_time
 
@@ -256,3 +256,17 @@ async def test_others_see_that_somebody_is_typing(open_socket, room, ann, ben):
     while (frame := await sockets[1].receive_json_from())["type"] != "typing":
         pass
     assert frame == {"type": "typing", "user": "ann"}
+
+
+async def test_where_forty_are_here_nobody_is_told_of_it(monkeypatch):
+    here, told = rooms.OpenRoom(1), []
+
+    async def tell_all(message):
+        told.append(message)
+
+    monkeypatch.setattr(here, "tell_all", tell_all)
+    await here.tell_typing("ann")
+    here.show_present([f"user{number}" for number in range(40)])
+    await here.tell_typing("ben")
+
+    assert told == [{"type": "chat.typing", "user": "ann"}]
