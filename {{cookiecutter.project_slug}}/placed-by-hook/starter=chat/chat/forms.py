@@ -1,7 +1,9 @@
+import re
+import unicodedata
+
 from django import forms
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.validators import RegexValidator
 from django.db import IntegrityError, transaction
 from django.utils.crypto import get_random_string
 from django.utils.text import slugify
@@ -9,6 +11,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .models import Ban, Block, Membership, Room
+
+# Other lines, and other directions.
+NOT_ONE_LINE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+# Letters, and a symbol, that are blank.
+BLANK = "\u115f\u1160\u3164\uffa0\u2800"
+
+
+def validate_room_name(name):
+    """Raise ValidationError unless `name` can be seen, and is one line, whose marks do not cover those above it."""
+    kinds = "".join("Z" if c in BLANK else unicodedata.category(c)[0] for c in unicodedata.normalize("NFD", name))
+    if NOT_ONE_LINE.search(name) or not set("LNPS") & set(kinds) or "MMMMM" in kinds:
+        raise forms.ValidationError(_("A name is one line of text that can be seen."))
 
 
 class RoomForm(forms.ModelForm):
@@ -22,13 +36,7 @@ class RoomForm(forms.ModelForm):
     def __init__(self, user, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.instance.owner = user
-        # One line, whose letters stay in their order.
-        one_line = RegexValidator(
-            "[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]",
-            _("A name is one line of text."),
-            inverse_match=True,
-        )
-        self.fields["name"].validators.append(one_line)
+        self.fields["name"].validators.append(validate_room_name)
 
     def clean(self):
         most = settings.CHAT_ROOMS_PER_USER

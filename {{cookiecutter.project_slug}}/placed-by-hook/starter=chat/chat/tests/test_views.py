@@ -37,6 +37,10 @@ def test_many_rooms(browser, ann, django_assert_max_num_queries):
     assert "No room has this in its name." in browser.get("/", {"q": "\0<b>\0"}).content.decode()
 
 
+def test_a_search_for_more_than_a_database_takes(browser, room):
+    assert browser.get("/", {"q": "x" * 60_000}).status_code == 200
+
+
 def test_nobody_finds_a_closed_room(browser, closed_room):
     assert not browser.get("/", {"q": "Closed"}).context["rooms"].object_list
 
@@ -68,7 +72,9 @@ def test_the_address_of_a_new_room_tells_nothing_of_a_closed_one(browser):
     assert Room.objects.get(is_open=True, name="Surprise party").slug == "surprise-party"
 
 
-@pytest.mark.parametrize("name", [" ", "x" * 101, "two\nlines", "turned \u202e round"])
+@pytest.mark.parametrize(
+    "name", [" ", "x" * 101, "two\nlines", "turned \u202e round", "\u200b\u3164\u2800\ufe0f", "a" + "\u0301" * 5]
+)
 def test_bad_names_of_rooms(browser, name):
     response = browser.post("/", {"name": name})
 
