@@ -9,6 +9,9 @@ from django.utils.translation import gettext_lazy as _
 from .models import User
 from .names import fold, look_alikes, validate_not_reserved
 
+# Accounts of one mail address that are sent a link, each in a mail of its own.
+MAX_ACCOUNTS = 5
+
 
 class SignUpForm(UserCreationForm):
     """Name and password. The model has the rules for names; reserved ones can be given in the admin and by commands."""
@@ -51,6 +54,10 @@ class EmailForm(forms.ModelForm):
 
 
 class ResetForm(PasswordResetForm):
+    def get_users(self, email):
+        """As Django's, without the newer ones of many: addresses are not proven, so that anybody may have given one."""
+        return sorted(super().get_users(email), key=lambda user: user.pk)[:MAX_ACCOUNTS]
+
     def send_mail(self, *args, **kwargs):
         """Send the mail in a thread: how long an answer takes must not tell whether there is an account."""
         send = super().send_mail

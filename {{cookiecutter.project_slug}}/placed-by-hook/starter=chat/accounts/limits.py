@@ -54,8 +54,9 @@ def limit_guesses(view):
         if is_known:
             limits = {digest("browser", browser): settings.ACCOUNTS_GUESSES_PER_ACCOUNT}
         else:
-            limits = {digest("account", name): settings.ACCOUNTS_GUESSES_PER_ACCOUNT for name in names}
-            limits[digest("address", address_of(request))] = settings.ACCOUNTS_GUESSES_PER_ADDRESS
+            # The address first: one that has tried too much counts, and fills the table, no further.
+            limits = {digest("address", address_of(request)): settings.ACCOUNTS_GUESSES_PER_ADDRESS}
+            limits |= {digest("account", name): settings.ACCOUNTS_GUESSES_PER_ACCOUNT for name in names}
         if seconds := take(limits):
             return refuse(request, "guesses", seconds)
         response = in_turn(request, lambda: view(request, *args, **kwargs), is_known)
@@ -91,8 +92,8 @@ def limit_mails(view):
     def limited(request, *args, **kwargs):
         if request.method == "POST":
             limits = {
-                digest("mail", request.POST.get("email", "").strip().lower()): settings.ACCOUNTS_MAILS_PER_RECIPIENT,
                 digest("mails", address_of(request)): settings.ACCOUNTS_MAILS_PER_ADDRESS,
+                digest("mail", request.POST.get("email", "").strip().lower()): settings.ACCOUNTS_MAILS_PER_RECIPIENT,
             }
             if seconds := take(limits):
                 return refuse(request, "mails", seconds)

@@ -119,6 +119,8 @@ def test_guesses_of_one_address_are_refused_whatever_the_name(client, db, settin
         forwarded = {"HTTP_X_FORWARDED_FOR": f"198.51.100.{number}, {addresses[number]}"}
         form = {"username": f"user{number}", "password": "a guess"}
         assert client.post(reverse("login"), form, **forwarded).status_code == code
+    # That of the network, and those of the three names that were tried.
+    assert Attempts.objects.count() == 4
 
     # Where one socket listens for both kinds, strangers of IPv4 are not one network.
     for address in ("2001:db8:0:1::1", *(f"::ffff:192.0.2.{number}" for number in range(4))):
@@ -385,6 +387,17 @@ def test_a_forgotten_password(client, ada):
     assert log_in(client, "ada", password=new).status_code == 302
     client.logout()
     assert "This link has been used already" in client.get(link, follow=True).content.decode()
+
+
+def test_many_accounts_of_one_mail_address_are_not_many_mails(client, ada):
+    for number in range(9):
+        User.objects.create_user(f"user{number}", password=PASSWORD, email="ada@example.com")
+    User.objects.filter(pk=ada.pk).update(email="ada@example.com")
+
+    ask_for_reset(client, "ada@example.com")
+
+    assert len(mail.outbox) == 5
+    assert any("ada" in message.body for message in mail.outbox)
 
 
 def test_a_reset_tells_nobody_who_has_an_account(client, ada):
