@@ -173,6 +173,16 @@ def test_bodies_that_cannot_be_read_are_worth_one_line(server, kind, content):
     assert "Traceback" not in server.log
 
 
+@pytest.mark.parametrize(
+    ("path", "cookie"), [("%00", "a=b"), ("?next=%00", "a=b"), ("", 'sessionid="\\000\\000seven"')]
+)
+def test_a_request_with_nul_is_refused(server, path, cookie):
+    """PostgreSQL fails at it: each would be a page with 500, and a traceback."""
+    response = httpx.get(f"{server.url}admin/login/{path}", headers={"Cookie": cookie})
+
+    assert response.status_code == 400
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_without_an_end_is_cut_off(server, is_chunked):
     """Django would write it to the disk, until that is full."""

@@ -80,6 +80,9 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("The client does not wait for answers.")
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             raise ValueError("The header of the request is too large.")
+        # As a path and a cookie may hold NUL, at which PostgreSQL fails. No page has a use for it.
+        if b"%00" in self.url or any(rb"\000" in value for name, value in self.headers if name == b"cookie"):
+            raise ValueError("The request holds a NUL character.")
         self.body_left = MAX_BODY
         super().on_headers_complete()
 
