@@ -6,19 +6,26 @@ import pytest
 
 from realtime import batches
 from realtime.batches import Batcher
+from realtime.outage import Unavailable
 
 
 class Calls:
-    """Takes calls, each of which ends when `go` is set. `error`: what the next ones fail with."""
+    """
+    Takes calls, each of which ends when `go` is set.
+
+    error: what the next ones fail with. bad: the text of a message with which a call fails.
+    """
 
     def __init__(self):
-        self.made, self.go, self.error = [], asyncio.Event(), None
+        self.made, self.go, self.error, self.bad = [], asyncio.Event(), None, None
 
     async def __call__(self, function, layer, shard, messages):
         self.made.append([message["text"] for message in messages])
         await self.go.wait()
         if self.error is not None:
             raise self.error
+        if self.bad in self.made[-1]:
+            raise TypeError(self.bad)
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ async def test_an_outage_is_everybodys_who_waits(calls, until):
     await until(lambda: calls.made)
     tasks += send(batcher, "b")
     await asyncio.sleep(0)
-    calls.error = ConnectionError("gone")
+    calls.error = Unavailable("gone")
     calls.go.set()
 
     assert await asyncio.gather(*tasks, return_exceptions=True) == [calls.error, calls.error]
@@ -83,3 +90,14 @@ async def test_an_outage_is_everybodys_who_waits(calls, until):
     calls.error = None
     await asyncio.gather(*send(batcher, "c"))
     assert calls.made == [["a"], ["c"]]
+
+
+async def test_one_that_cannot_be_sent_fails_alone(calls):
+    """Such as a dict with a date in it, of another app: who waits for the same call did nothing wrong."""
+    calls.bad = "b"
+    calls.go.set()
+
+    answers = await asyncio.gather(*send(Batcher(calls, None, 0), "a", "b", "c"), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [type(None), TypeError, type(None)]
+    assert calls.made == [["a", "b", "c"], ["a"], ["b"], ["c"]]

@@ -5,6 +5,7 @@ from collections import deque
 
 from . import layers
 from .frames import size_of
+from .outage import Unavailable
 
 # What one call carries at most: messages, and bytes.
 MESSAGES = 100
@@ -33,19 +34,27 @@ class Batcher:
 
     async def _send_waiting(self):
         while batch := self._next():
-            try:
-                await self._call(layers.send_together, self._layer, self._shard, [message for message, _ in batch])
-            except Exception as error:
-                # They have waited as long.
-                batch += self._waiting
-                self._waiting.clear()
-                for _, sent in batch:
-                    if not sent.done():
-                        sent.set_exception(error)
-            else:
-                for _, sent in batch:
-                    if not sent.done():
-                        sent.set_result(None)
+            await self._send(batch)
+
+    async def _send(self, batch):
+        error = None
+        try:
+            await self._call(layers.send_together, self._layer, self._shard, [message for message, _ in batch])
+        except Unavailable as unavailable:
+            error = unavailable
+            # They have waited as long.
+            batch += self._waiting
+            self._waiting.clear()
+        except Exception as mistake:
+            error = mistake
+            if len(batch) > 1:
+                # It is that of one sender.
+                for pair in batch:
+                    await self._send([pair])
+                return
+        for _, sent in batch:
+            if not sent.done():
+                sent.set_exception(error) if error else sent.set_result(None)
 
     def _next(self):
         """Return the pairs of the next call, without those whose sender has given up."""

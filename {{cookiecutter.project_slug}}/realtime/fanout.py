@@ -210,7 +210,7 @@ class Fanout:
                 try:
                     async with asyncio.timeout(ANSWER_TIMEOUT):
                         return await function(*arguments)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise
                 except Exception as error:
                     # Redis may have closed a connection that was idle; the next one is new.
