@@ -88,6 +88,24 @@ def test_a_wrong_redis_url_is_refused_in_one_line(project, url, says):
     assert "s3cret" not in result.stdout
 
 
+def test_addresses_of_redis(project):
+    """One, several with commas, also where a password has one, and those of Sentinel."""
+
+    def hosts(url):
+        code = "import json, sys; from my_realtime_site.channel_layer import channel_layer;"
+        code += " print(json.dumps(channel_layer(sys.argv[1], 'site', 100)['CONFIG']['hosts']))"
+        return json.loads(run(project, "-c", code, url).stdout)
+
+    two = hosts("redis://:a,b@one:6379/0 , unix:///run/redis.sock")
+    assert [host["address"] for host in two] == ["redis://:a,b@one:6379/0", "unix:///run/redis.sock"]
+    assert {host["socket_timeout"] for host in two} == {None}
+    (host,) = hosts("rediss+sentinel://site:p%40ss@one:26379,two:26380/main/3?sentinel_password=s%2F")
+    assert host["sentinels"] == [["one", 26379], ["two", 26380]]
+    assert (host["master_name"], host["db"], host["ssl"]) == ("main", 3, True)
+    assert (host["username"], host["password"]) == ("site", "p@ss")
+    assert host["sentinel_kwargs"] == {"username": None, "password": "s/", "socket_timeout": 1, "ssl": True}
+
+
 @pytest.mark.parametrize("command", [["manage.py", "check"], ["-m", "daphne", "{}.asgi:application"], ["-m", "{}"]])
 def test_every_server_says_what_is_missing(fresh_clone, command):
     slug = next(fresh_clone.glob("*/settings.py")).parent.name
@@ -166,7 +184,7 @@ def test_a_port_of_the_environment_is_listened_to_on_all_addresses(project, tmp_
         env.write("\nPORT=5001\n")
 
     def help(**variables):
-        return run(copy, "-m", "my_realtime_site", "--help", env=PRODUCTION | {"COLUMNS": "200"} | variables).stdout
+        return run(copy, "-m", "my_realtime_site", "--help", env={"COLUMNS": "200"} | variables).stdout
 
     assert "default: 127.0.0.1;" in help()
     assert "default: 0.0.0.0;" in help(PORT="5000")
