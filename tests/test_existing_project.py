@@ -178,9 +178,10 @@ def test_a_second_app_talks_and_its_tests_pass(startproject, visit):
     assert "3 passed in" in startproject.run(f"{command} -W error")
     with runserver(startproject) as server:
         page = visit(f"{server.url}notes/", "connected")
-        page.get_by_label("Message", exact=True).fill("Hello")
+        page.get_by_label("Message", exact=True).fill("x" * 900)
         page.keyboard.press("Enter")
-        page.get_by_role("log").get_by_text("Hello").wait_for()
+        page.get_by_role("log").get_by_text("x" * 900).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_variables_of_a_bake_are_settings_here():

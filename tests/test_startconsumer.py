@@ -525,7 +525,8 @@ def test_the_page_stands_alone_where_no_base_has_its_blocks(project, templates, 
 
     assert ("the project has none with the blocks data, head, main, title." in said) == stands_alone
     assert ("new      notes/templates/notes/base.html\n" in said) == stands_alone
-    assert (project / "notes/templates/notes/base.html").exists() == stands_alone
+    for name in ("templates/notes/base.html", "static/notes/notes.css"):
+        assert (project / "notes" / name).exists() == stands_alone
     page = "from django.test import Client; print(Client().get('/notes/', headers={'host': 'localhost'}).text)"
     text = run(project, "manage.py", "shell", "--no-imports", "-c", page).stdout
     assert ("<hr>" in text) != stands_alone

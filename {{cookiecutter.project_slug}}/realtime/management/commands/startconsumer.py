@@ -81,7 +81,7 @@ class Command(BaseCommand):
                 raise CommandError(f"Nothing was written: {error}") from error
         for path in files:
             self.stdout.write(f"new      {name}/{path}")
-        if own_base(name) in files:
+        if files.keys() & own_base(name):
             blocks = ", ".join(sorted(BLOCKS))
             self.stdout.write(f"    The page has its own base.html: the project has none with the blocks {blocks}.")
         for edit in edits:
@@ -142,21 +142,20 @@ def render(name):
         text = text.replace(word, replacement)
     _, *parts = re.split(r"^-- (.+) --\n", text, flags=re.MULTILINE)
     files = dict(zip(parts[::2], parts[1::2], strict=True))
-    if has_base:
-        del files[own_base(name)]
-    return files
+    return {path: text for path, text in files.items() if not (has_base and path in own_base(name))}
 
 
 def own_base(name):
-    """Return the path of what the page of an app extends where the project has no base.html for it."""
-    return f"templates/{name}/base.html"
+    """Return the paths of what the page of an app extends where the project has no base.html for it."""
+    return {f"templates/{name}/base.html", f"static/{name}/{name}.css"}
 
 
 def blocks_of(name):
     """Return the names of the blocks in a template, and in those that it extends; none if there is no such template."""
     try:
         nodes = get_template(name).template.nodelist
-    except TemplateDoesNotExist:
+    except (TemplateDoesNotExist, AttributeError):
+        # A template of Jinja has no nodes.
         return set()
     blocks = {block.name for block in nodes.get_nodes_by_type(BlockNode)}
     parents = [node.parent_name.var for node in nodes.get_nodes_by_type(ExtendsNode)]
