@@ -39,8 +39,7 @@ class AllowedOrigins:
     def __call__(self, scope, receive, send):
         if "realtime" not in scope:
             raise ImproperlyConfigured(NO_SOCKETS)
-        remedy = remedy_for(scope) if scope["realtime"].token is None else None
-        if remedy is None:
+        if scope["realtime"].token is not None or (remedy := remedy_for(scope)) is None:
             return self.application(scope, receive, send)
         return refuse(scope, receive, send, remedy)
 
@@ -66,8 +65,7 @@ def remedy_for(scope):
         return "Browsers always send one; a client that is no page of a browser offers a token instead."
     if origin == "null":
         return "A page from a file or in a sandboxed frame has none: serve the page from a host, or offer a token."
-    own = f"{scheme}://{host}"
-    if origin.lower() in (own, *settings.REALTIME_ALLOWED_ORIGINS):
+    if origin.lower() in (f"{scheme}://{host}", *settings.REALTIME_ALLOWED_ORIGINS):
         return None
     if settings.DEBUG and validate_host(without_port(urlsplit_netloc(origin)), LOCALHOST):
         # Whatever serves the page in development, such as a bundler with a port of its own.
@@ -108,10 +106,9 @@ async def close_unknown_path(scope, receive, send):
 
     URLRouter itself raises ValueError, an HTTP 500 with a traceback: https://github.com/django/channels/issues/2147
     """
-    socket = scope["realtime"]
-    socket.log(logging.WARNING, "refused: no such path in routing.py")
+    scope["realtime"].log(logging.WARNING, "refused: no such path in routing.py")
     await receive()
-    await socket.close(Close.NOT_FOUND)
+    await scope["realtime"].close(Close.NOT_FOUND)
 
 
 unknown_path = re_path("", close_unknown_path)
