@@ -9,8 +9,10 @@ not there any more, a test that is not found and a mutant that survives end the 
 """
 
 import argparse
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from servers import REPOSITORY, clean_environ, python_of
+from servers import REPOSITORY, WINDOWS, clean_environ, python_of
 
 TABLE = REPOSITORY / "tests" / "mutants.toml"
 TEMPLATE = "{{cookiecutter.project_slug}}"
@@ -126,9 +128,7 @@ def failures(folder, tests):
     """
     Run `tests` of one file on a copy, in its `folder`; return how each failure begins, a list, empty if all pass.
 
-    What a fixture finds wrong at the end counts.
-
-    Raises Broken if there is no such test, or one cannot begin.
+    What a fixture finds wrong at the end counts. Raises Broken if there is no such test, or one cannot begin.
     """
     if ".mjs::" in tests[0]:
         return [failure for test in tests for failure in node_failures(folder, *test.split("::"))]
@@ -136,41 +136,54 @@ def failures(folder, tests):
     report = folder.parent / "report.xml"
     # Weekly ones, too.
     options = ["-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    try:
-        result = subprocess.run(
-            [python, "-m", "pytest", *options, *tests],
-            cwd=folder,
-            env=clean_environ(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=TIMEOUT * len(tests),
-        )
-    except subprocess.TimeoutExpired:
-        raise Broken(f"no end in {TIMEOUT} s") from None
+    code, output = run([python, "-m", "pytest", *options, *tests], folder, TIMEOUT * len(tests))
     if not report.exists():
-        raise Broken(f"pytest ended with {result.returncode}: {result.stdout[-500:]}")
+        raise Broken(f"pytest ended with {code}: {output[-500:]}")
     suite = ElementTree.parse(report).getroot()
     if suite.find(".//testcase") is None or suite.find(".//skipped") is not None:
-        raise Broken(f"no such test, or skipped: {' '.join(tests)}: {result.stdout[-500:]}")
+        raise Broken(f"no such test, or skipped: {' '.join(tests)}: {output[-500:]}")
     found = [failure.get("message", "") for failure in suite.iterfind(".//failure")]
     for error in suite.iterfind(".//error"):
         # A fixture that looks at the log when its tests have ended.
-        at_end = re.fullmatch(r'(?s)failed on teardown with "(.*)"', error.get("message", ""))
-        if not at_end:
+        when, _, what = error.get("message", "").partition(' with "')
+        if when != "failed on teardown":
             raise Broken(f"an error beside the test: {error.get('message')}")
-        found.append(at_end[1])
+        found.append(what)
     return found
 
 
 def node_failures(repository, file, name):
     pattern = f"^{re.escape(name)}$"
     command = ["node", "--test", "--test-reporter=tap", f"--test-name-pattern={pattern}", repository / file]
-    result = subprocess.run(command, cwd=repository, capture_output=True, encoding="utf-8", timeout=TIMEOUT)
-    if not re.search(rf"(?m)^ *(not )?ok \d+ - {re.escape(name)}$", result.stdout):
-        raise Broken(f"no such test: {name}: {result.stdout[-500:]}")
-    return re.findall(r"(?m)^ +code: '(ERR_ASSERTION|\w+)'", result.stdout) if result.returncode else []
+    code, output = run(command, repository, TIMEOUT)
+    if not re.search(rf"(?m)^ *(not )?ok \d+ - {re.escape(name)}$", output):
+        raise Broken(f"no such test: {name}: {output[-500:]}")
+    return re.findall(r"(?m)^ +code: '(ERR_ASSERTION|\w+)'", output) if code else []
+
+
+def run(command, folder, timeout):
+    """Return the code with which the command ended, and what it printed. Raises Broken when it does not end."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=clean_environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        # So that its servers can be ended with it.
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        if WINDOWS:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise Broken(f"no end in {timeout} s") from None
+    return process.returncode, output
 
 
 def is_as_said(failure, fails_with):

@@ -113,6 +113,16 @@ def test_what_a_fixture_finds_at_the_end_counts(tmp_path):
         mutants.failures(tests.parent, ["tests/test_it.py::test_project"])
 
 
+def test_a_test_without_an_end_proves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "TIMEOUT", 2)
+    tests = tmp_path / "copy" / "tests"
+    tests.mkdir(parents=True)
+    (tests / "test_it.py").write_text("import time\n\ndef test_it():\n    time.sleep(60)\n", encoding="utf-8")
+
+    with pytest.raises(mutants.Broken, match="no end in 2 s"):
+        mutants.failures(tests.parent, ["tests/test_it.py::test_it"])
+
+
 def test_a_name_that_no_mutant_has(capsys):
     with pytest.raises(SystemExit):
         mutants.main(["log-raw", "nonsense"])
