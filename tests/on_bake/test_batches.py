@@ -1,11 +1,14 @@
 """Messages that gather while a call to Redis is under way."""
 
 import asyncio
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from channels_redis.core import RedisChannelLayer
 
-from realtime import batches
+from realtime import batches, layers
 from realtime.batches import Batcher
+from realtime.fanout import broadcast_of
 from realtime.outage import Unavailable
 
 
@@ -101,3 +104,17 @@ async def test_one_that_cannot_be_sent_fails_alone(calls):
 
     assert [type(answer) for answer in answers] == [type(None), TypeError, type(None)]
     assert calls.made == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize(("messages", "places"), [(1, 1), (5, 5), (97, 10)])
+async def test_a_batch_takes_few_places_in_an_inbox(monkeypatch, messages, places):
+    """If each of its messages took one, a burst would be dropped while 9,900 of 10,000 places are free."""
+    layer, redis = RedisChannelLayer(hosts=["redis://127.0.0.1"], capacity=10_000), MagicMock()
+    redis.pipeline.return_value.execute = AsyncMock(return_value=[0, [b"realtime1.a!b"]])
+    redis.eval = AsyncMock(return_value=[])
+    monkeypatch.setattr(layer, "connection", lambda shard: redis)
+
+    await layers.send_together(layer, 0, [broadcast_of("room", "hello")] * messages)
+
+    # After the script, the number of keys, the key, the time and the expiry.
+    assert redis.eval.await_args.args[5] == 10_000 // places

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 # What the names of the channels begin with on which processes, not sockets, receive.
 INBOX = "realtime"
 
+# Of the capacity of an inbox that a batch of messages takes at most.
+PLACES = 10
+
 # Lua: put a message into each queue that has room, and return the numbers of those that have none. ARGV: now, the
 # seconds after which a message is too old, and for each key of a queue its capacity, then for each its message.
 PUT = """
@@ -125,8 +128,8 @@ async def send_together(layer, shard, messages):
     keys, capacities, packed = [], [], []
     for channel, waiting in inboxes.items():
         keys.append(layer.prefix + layer.non_local_name(channel))
-        # Many in one are many for the memory of Redis.
-        capacities.append(max(layer.get_capacity(channel) // len(waiting), 1))
+        # Many in one are more for the memory of Redis, but no more than a few large ones are.
+        capacities.append(max(layer.get_capacity(channel) // min(len(waiting), PLACES), 1))
         message = waiting[0] if len(waiting) == 1 else {"type": "realtime.batch", "messages": waiting}
         packed.append(layer.serialize(message | {"__asgi_channel__": channel}))
     full = keys and await connection.eval(PUT, len(keys), *keys, now, int(layer.expiry), *capacities, *packed)
