@@ -53,11 +53,15 @@ def cookie(site, name):
 
 
 class Honest:
-    """A client that pings within the limit, as a context manager. Its pings are in seconds, `grown` is in bytes."""
+    """
+    A client that pings within the limit, as a context manager.
+
+    pings: in seconds. grown: the server's memory, in bytes. threads: its most.
+    """
 
     def __init__(self, server, site):
         self.server, self.cookie = server, cookie(site, "honest")
-        self.pings, self.grown = [], 0
+        self.pings, self.grown, self.threads = [], 0, 0
 
     def __enter__(self):
         self.stack = ExitStack()
@@ -78,6 +82,7 @@ class Honest:
                 pass
             self.pings.append(time.perf_counter() - started)
             self.grown = max(self.grown, self.server.memory - self.before)
+            self.threads = max(self.threads, len([*Path(f"/proc/{self.server.process.pid}/task").iterdir()]))
 
     def __exit__(self, *error):
         self.stopped.set()
@@ -91,7 +96,7 @@ class Honest:
     def __str__(self):
         return (
             f"honest pings: {len(self.pings)}, p50 {statistics.median(self.pings) * 1000:.0f} ms,"
-            f" p95 {self.p95 * 1000:.0f} ms; memory {self.grown / MEGABYTE:+.1f} MB"
+            f" p95 {self.p95 * 1000:.0f} ms; memory {self.grown / MEGABYTE:+.1f} MB, {self.threads} threads"
         )
 
 
@@ -133,6 +138,24 @@ def test_requests_without_an_end(server, site, kind):
     for result, honest in withstand(server, site, kind):
         assert result["ends"].get("reset", 0) > 10, result
         assert honest.grown < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["pages", "pages-given-up"])
+def test_pages_without_end(server, site, kind):
+    """Each would have a thread: 300 at a time held up the pings of others for 200 to 400 ms."""
+    for result, honest in withstand(server, site, kind):
+        assert result["asked"] > 300, result
+        assert honest.threads < 40
+        assert honest.grown < 20 * MEGABYTE
+
+
+def test_slow_bodies_keep_no_page_waiting(server):
+    with ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(b"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\na=")
+        for path in ("", "healthz"):
+            assert httpx.get(server.url + path, timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["cookies", "protocols"])

@@ -172,6 +172,28 @@ def many_sockets(count, port, seconds, cookie):
     return {"sent": sent, "closed": {str(code): number for code, number in closed.items()}, "received": received}
 
 
+def pages(count, waits, port, seconds, cookie):
+    """Ask for so many pages at a time, again and again; return how many were answered. waits: for the answers."""
+    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n".encode()
+    selector = selectors.DefaultSelector()
+    asked = answered = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        while len(selector.get_map()) < count:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(request)
+            selector.register(client, selectors.EVENT_READ)
+            asked += 1
+        if not waits:
+            time.sleep(0.1)
+        for client in [key.fileobj for key, _ in selector.select(1)] if waits else list(selector.get_map().values()):
+            client = client if waits else client.fileobj
+            answered += waits and client.recv(2**16)[9:12] == b"200"
+            selector.unregister(client)
+            client.close()
+    return {"asked": asked, "answered": answered}
+
+
 GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 LINES = (b"X: " + b"a" * 60_000 + b"\r\n") * 10
@@ -193,6 +215,8 @@ KINDS = {
     "pipelined": lambda *options: heads(b"", (GET + b"\r\n") * 10_000, *options),
     "cookies": lambda *options: handshakes((b"Cookie: " + b"a;" * 30_000 + b"\r\n") * 100, *options),
     "protocols": lambda *options: handshakes(b"Sec-WebSocket-Protocol: " + b"a," * 30_000 + b"a\r\n", *options),
+    "pages": lambda *options: pages(300, True, *options),
+    "pages-given-up": lambda *options: pages(50, False, *options),
     "sockets-200": lambda *options: many_sockets(200, *options),
 }
 

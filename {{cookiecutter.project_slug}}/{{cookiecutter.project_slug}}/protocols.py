@@ -1,5 +1,6 @@
 """uvicorn's protocols, HTTP and WebSocket, with the bounds on memory and work that they lack."""
 
+import asyncio
 import logging
 import random
 import select
@@ -29,6 +30,9 @@ MAX_HEAD = 2**16
 MAX_BODY = 2**20
 # Requests that may wait for the answer to the one before. Browsers and proxies send none before that.
 MAX_PIPELINE = 10
+# Requests that are answered at a time. Each has a thread, and many threads would hold up the event loop, and with it all
+# sockets.
+MAX_REQUESTS = 8
 # Commas and semicolons in the headers of a handshake. Each cookie and each protocol is parsed in the event loop.
 MAX_ITEMS = 1000
 # Pings and pongs of a client between two keepalive pings of ours (20 s). Each of its pings is answered, read or not.
@@ -53,6 +57,61 @@ def has_left(transport):
     return bool(poll.poll(0))
 
 
+class Turn:
+    """
+    ASGI middleware for one request: its turn lasts from the end of its body to the beginning of its response, so that no
+    slow client keeps one. A client that leaves while it waits costs no thread.
+    """
+
+    turns = asyncio.Semaphore(MAX_REQUESTS)
+    is_on = False
+    gone = None
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/healthz":
+            # That many wait is no illness.
+            return await self.app(scope, receive, send)
+
+        async def send_after_turn(message):
+            self.end()
+            await send(message)
+
+        self.loop, self.server_receive = asyncio.get_running_loop(), receive
+        try:
+            await self.app(scope | {"turn": self}, self.receive, send_after_turn)
+        finally:
+            self.end()
+
+    async def receive(self):
+        if self.gone is not None:
+            return await self.gone
+        message = await self.server_receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self.gone = asyncio.create_task(self.server_receive())
+            begun = asyncio.create_task(self.begin())
+            await asyncio.wait([begun, self.gone], return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                begun.cancel()
+                return await self.gone
+        return message
+
+    async def begin(self):
+        await self.turns.acquire()
+        self.is_on = True
+
+    def end(self):
+        if self.is_on:
+            self.is_on = False
+            self.turns.release()
+
+    def give_away(self):
+        """End it from the thread of a view, which will wait for something that is no work."""
+        self.loop.call_soon_threadsafe(self.end)
+
+
 class HttpProtocol(HttpToolsProtocol):
     # Bytes that have come since the last request, or since the last part of its body.
     unread = 0
@@ -60,7 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle, app):
         self.answering = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, Turn(app))
 
     def connection_lost(self, exc):
         super().connection_lost(exc)

@@ -104,6 +104,7 @@ def limit_mails(view):
 
 def in_turn(request, view, is_known):
     """Return the response of `view()`, which hashes, when it is its turn; 503 after PATIENCE."""
+    give_turn_away(request)
     with place_for_others():
         is_its_turn = _turns[is_known].acquire(timeout=PATIENCE)
     if not is_its_turn:
@@ -112,6 +113,12 @@ def in_turn(request, view, is_known):
         return view()
     finally:
         _turns[is_known].release()
+
+
+def give_turn_away(request):
+    """Let the production server (MAX_REQUESTS in its protocols.py) answer others: HASHES bounds what comes now."""
+    if turn := getattr(request, "scope", {}).get("turn"):
+        turn.give_away()
 
 
 def take(limits):

@@ -82,6 +82,7 @@ def limit_guesses(view, name_of):
                 minutes = math.ceil(seconds / 60)
                 return refuse(429, f"There were too many wrong passwords. Try again in {minutes} minutes.", seconds)
         # The database has not been asked yet: a request that waits here holds no connection.
+        give_turn_away(request)
         if not _turns[is_known].acquire(timeout=PATIENCE):
             return refuse(503, "Too many people are logging in at this moment.", PATIENCE)
         try:
@@ -95,6 +96,12 @@ def limit_guesses(view, name_of):
         return response
 
     return limited
+
+
+def give_turn_away(request):
+    """Let the production server (MAX_REQUESTS in its protocols.py) answer others: HASHES bounds what comes now."""
+    if turn := getattr(request, "scope", {}).get("turn"):
+        turn.give_away()
 
 
 def refuse(status, text, seconds):
