@@ -38,6 +38,8 @@ MARGIN = timedelta(seconds=5)
 RECENT = timedelta(minutes=10)
 # Users, rooms or marks in one query.
 BATCH = 1000
+# Frames after which the other sockets have their turn.
+TURN = 50
 # More users than that are picked out here: the database would look at all of their rooms, for the few that changed.
 FEW = 100
 
@@ -107,6 +109,7 @@ class Lists:
         self._marks = {}
         self._told = {}
         self._polled_at = None
+        self._sent = 0
         self._wake = asyncio.Event()
         self._task = None
 
@@ -177,7 +180,7 @@ class Lists:
                     self._arrived.pop(consumer, None)
                     by_user[consumer.scope["user"].pk].append(consumer)
                 for (_, user_id), state in changes.items():
-                    self._send(state, by_user[user_id])
+                    await self._send(state, by_user[user_id], is_answer=True)
 
     async def _tell_of_changes(self):
         if not self._consumers:
@@ -188,13 +191,20 @@ class Lists:
         before, self._told = self._told, {pair: state.count for pair, state in changes.items()}
         for pair, state in changes.items():
             if before.get(pair) != state.count:
-                self._send(state, self._consumers.get(pair[1], ()))
+                await self._send(state, self._consumers.get(pair[1], ()))
 
-    def _send(self, state, consumers):
+    async def _send(self, state, consumers, is_answer=False):
+        """Send a RoomState. is_answer: to pages that have asked for it, which counts as frames of theirs by its size."""
         if consumers:
             broadcast = Broadcast.of({"group": "", "text": encode(state)})
             for consumer in list(consumers):
                 consumer.deliver(broadcast)
+                if is_answer:
+                    consumer.charge(broadcast.size)
+            self._sent += len(consumers)
+            if self._sent > TURN:
+                self._sent = 0
+                await asyncio.sleep(0)
 
 
 def parse_time(text):

@@ -1,5 +1,6 @@
 """How many messages are unread, in the database, on the pages and over the socket of a list."""
 
+import asyncio
 import uuid
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat import rooms, unread
+from chat.frames import RoomState
 from chat.models import Membership, Reading, Room, list_rooms, post_message
 from chat.unread import find_changes, mark_read, parse_time
 
@@ -217,6 +219,44 @@ async def test_a_page_that_comes_back_is_told_what_it_has_missed(open_list, room
     await sync_to_async(post)(room, ben)
 
     await receive_room(await open_list(ann, minutes), 1)
+
+
+async def test_a_list_of_many_rooms_is_paid_for(open_list, open_socket, settings, ann):
+    """One with 2,000 rooms, asked for again and again, would hold up everybody for seconds."""
+    settings.REALTIME_FRAME_BURST = 2
+    many = await Room.objects.abulk_create([Room(name=f"{n:0100}", slug=f"room-{n}") for n in range(100)])
+    await Reading.objects.abulk_create([Reading(room=room, user=ann) for room in many])
+    socket = await open_list(ann, minutes=60)
+    for _ in many:
+        await socket.receive_type("room")
+
+    again = await open_socket("/ws/socket-server/?listed=0", user=ann, greeting=False)
+
+    assert await again.closed_with() == 4429
+
+
+async def test_lists_of_many_rooms_leave_turns_to_others():
+    class Page:
+        def deliver(self, broadcast):
+            pass
+
+        def charge(self, size):
+            pass
+
+    async def count_turns():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    turns, lists, pages = [], unread.Lists(), [Page() for _ in range(40)]
+    state = RoomState(slug="a", name="a", is_open=True, last_seq=0, unread=0, user="", text="", sent_at="", as_of=0)
+    others = asyncio.create_task(count_turns())
+
+    for _ in range(100):
+        await lists._send(state, pages, is_answer=True)
+
+    others.cancel()
+    assert len(turns) > 40
 
 
 @pytest.mark.parametrize("text", ["0", "-62135596800000", "-" + "9" * 30])
