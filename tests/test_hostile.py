@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from clients import log_in_all, open_client, open_stuck_reader
-from servers import LOCAL_PRODUCTION, PROBES, WINDOWS, Server, append_settings, run, wait_until
+from servers import LOCAL_PRODUCTION, PROBES, WINDOWS, Server, append_settings, run, slug_of, wait_until
 from websockets.exceptions import ConnectionClosed
 
 if WINDOWS:
@@ -29,10 +29,24 @@ SECONDS = 6
 MEGABYTE = 2**20
 
 
+WAITING = """
+
+async def waits(request):
+    import asyncio
+
+    await asyncio.sleep(60)
+
+
+urlpatterns.insert(0, path("waits/", waits))
+"""
+
+
 @pytest.fixture(scope="module")
 def site(bake, tmp_path_factory):
     """A minimal project with static files, and the Cookie headers of three users."""
     project = shutil.copytree(bake(), tmp_path_factory.mktemp("hostile") / "project")
+    with (project / slug_of(project) / "urls.py").open("a", encoding="utf-8") as urls:
+        urls.write(WAITING)
     run(project, "manage.py", "migrate")
     run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return SimpleNamespace(
@@ -149,13 +163,20 @@ def test_pages_without_end(server, site, kind):
         assert honest.grown < 20 * MEGABYTE
 
 
-def test_slow_bodies_keep_no_page_waiting(server):
+@pytest.mark.parametrize("request_line", ["POST /admin/login/", "GET /waits/"], ids=["body", "asynchronous view"])
+def test_what_is_slow_keeps_no_page_waiting(server, request_line):
+    """The body of a request, or an asynchronous view that waits for another service: neither has a thread."""
+    request = f"{request_line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {5 * (request_line[0] == 'P')}\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(20):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            client.sendall(b"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\na=")
+            client.sendall(request.encode())
         for path in ("", "healthz"):
-            assert httpx.get(server.url + path, timeout=10).status_code == 200
+            answer = None
+            with suppress(httpx.ReadTimeout):
+                answer = httpx.get(server.url + path, timeout=10)
+            assert answer is not None, f"/{path} waits for them"
+            assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["cookies", "protocols"])

@@ -6,6 +6,8 @@ import random
 import select
 import socket
 
+from asgiref.sync import iscoroutinefunction
+from django.urls import Resolver404, resolve
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
@@ -30,8 +32,8 @@ MAX_HEAD = 2**16
 MAX_BODY = 2**20
 # Requests that may wait for the answer to the one before. Browsers and proxies send none before that.
 MAX_PIPELINE = 10
-# Requests that are answered at a time. Each has a thread, and many threads would hold up the event loop, and with it all
-# sockets.
+# Requests that are answered at a time, of those that have a thread each, as all have whose views are no `async def`. Many
+# threads would hold up the event loop, and with it all sockets.
 MAX_REQUESTS = 8
 # Commas and semicolons in the headers of a handshake. Each cookie and each protocol is parsed in the event loop.
 MAX_ITEMS = 1000
@@ -60,7 +62,7 @@ def has_left(transport):
 class Turn:
     """
     ASGI middleware for one request: its turn lasts from the end of its body to the beginning of its response, so that no
-    slow client keeps one. A client that leaves while it waits costs no thread.
+    slow client keeps one. A client that leaves while it waits costs no thread. An asynchronous view needs neither.
     """
 
     turns = asyncio.Semaphore(MAX_REQUESTS)
@@ -71,8 +73,7 @@ class Turn:
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        if scope["path"] == "/healthz":
-            # That many wait is no illness.
+        if not has_thread(scope["path"]):
             return await self.app(scope, receive, send)
 
         async def send_after_turn(message):
@@ -110,6 +111,15 @@ class Turn:
     def give_away(self):
         """End it from the thread of a view, which will wait for something that is no work."""
         self.loop.call_soon_threadsafe(self.end)
+
+
+def has_thread(path):
+    """Return whether Django answers a request for this path in a thread."""
+    try:
+        return not iscoroutinefunction(resolve(path).func)
+    except Resolver404:
+        # /healthz is answered by middleware: that many requests wait is no illness.
+        return path != "/healthz"
 
 
 class HttpProtocol(HttpToolsProtocol):
