@@ -1142,6 +1142,23 @@ test("an answer that does not come holds nothing back for longer than 10 s, with
   assert.deepEqual(socket.pending.length, 4, "they wait for an answer, or the next connection");
 });
 
+test("on a dead network no answer is a loss, not a fault of the consumer's", () => {
+  const socket = greeted();
+  FakeWebSocket.last.serverSends(message("zero", socket.deliver(message("zero"))));
+  advance(5 * SECOND);
+  FakeWebSocket.last.serverSends({ type: "pong" });
+  socket.deliver({ type: "message", text: "from the train" });
+  socket.deliver({ type: "message", text: "and more" });
+  advance(10 * SECOND);
+  assert.deepEqual(FakeWebSocket.last.sent.at(-1), { type: "ping" });
+  advance(10 * SECOND);
+  assert.equal(socket.state, "reconnecting");
+  assert.deepEqual(warnings, []);
+  timeToNextAttempt();
+  FakeWebSocket.last.serverSends(GREETING);
+  assert.deepEqual(FakeWebSocket.last.messages, ["from the train", "and more"]);
+});
+
 test("that is so, too, when the pace alone would hold something back", () => {
   const socket = greeted();
   FakeWebSocket.last.serverSends(message("zero", socket.deliver(message("zero"))));

@@ -140,6 +140,8 @@ export class ReconnectingSocket extends TypedEventTarget {
   #sent = new Set();
   /** @type {boolean | undefined} Whether the server answers with their ids, so that it is worth waiting for it. */
   #answersIds;
+  /** Whether nothing at all has come since something was sent from the outbox. */
+  #isSilent = false;
   #nextMessage = -Infinity;
   /** @type {ReturnType<typeof setTimeout> | undefined} The next look at the outbox. */
   #outboxTimer;
@@ -158,14 +160,10 @@ export class ReconnectingSocket extends TypedEventTarget {
   }
 
   /** @returns {State} */
-  get state() {
-    return this.#state;
-  }
+  get state() { return this.#state; }
 
   /** @returns {Frame[]}  What `deliver` took and the server has not confirmed, oldest first. */
-  get pending() {
-    return [...this.#outbox.values()];
-  }
+  get pending() { return [...this.#outbox.values()]; }
 
   /** Connects, and stays connected until `close()` or a close code that means no. */
   open() {
@@ -261,6 +259,7 @@ export class ReconnectingSocket extends TypedEventTarget {
   /** @param {string | ArrayBuffer} data */
   #receive(data) {
     const frame = parse(data);
+    this.#isSilent = false;
     // What only a RealtimeConsumer sends.
     if (frame && ["connection_established", "pong"].includes(frame.type)) this.#note(frame);
     if (this.#state !== "open" && frame?.type === "wait") {
@@ -402,9 +401,13 @@ export class ReconnectingSocket extends TypedEventTarget {
    * @param {boolean} [isOverdue]  The answers have not come, and are not waited for any more.
    */
   #flush(isOverdue = false) {
-    if (isOverdue) console.warn(NO_ID);
-    if (isOverdue) this.#answersIds = false;
-    if (this.#state !== "open" || (this.#answersIds && this.#sent.size)) return;
+    // The network may be dead, which is no fault of the consumer's: the ping that is on its way, or this one, tells.
+    const isDoubtful = isOverdue && this.#isSilent && this.#isRealtime;
+    if (isDoubtful && !this.#awaitsPong) this.#ping();
+    if (isDoubtful) this.#outboxTimer = setTimeout(() => this.#flush(true), ANSWER_TIMEOUT);
+    if (isOverdue && !isDoubtful) console.warn(NO_ID);
+    if (isOverdue && !isDoubtful) this.#answersIds = false;
+    if (isDoubtful || this.#state !== "open" || (this.#answersIds && this.#sent.size)) return;
     let early = 0;
     for (const [id, frame] of this.#outbox) {
       if (this.#sent.has(id)) continue;
@@ -414,6 +417,7 @@ export class ReconnectingSocket extends TypedEventTarget {
         if (!this.send(frame)) return; // The page has closed, in an event.
         this.#nextMessage = nextOf(this.#nextMessage, BURST, 1000 / this.#options.pace);
         this.#sent.add(id);
+        this.#isSilent = true;
       } catch (error) {
         this.#outbox.delete(id);
         const detail = { type: "error", code: "too_large", message: /** @type {Error} */ (error).message, id };
@@ -441,8 +445,7 @@ const nextOf = (next, burst, interval) => Math.max(next, performance.now() - (bu
 /** @param {string | URL | (() => string | URL)} address */
 function urlOf(address) {
   const url = new URL(typeof address === "function" ? address() : address, `${location.protocol}//${location.host}`);
-  url.protocol = url.protocol.replace("http", "ws");
-  return url.href;
+  return url.href.replace(/^http/, "ws");
 }
 
 /**
@@ -472,7 +475,6 @@ function parse(data) {
 
 /** A version 4 UUID. `crypto.randomUUID` is missing on plain http, which a phone in the same network uses. */
 function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})/, "$1-$2-4$3-8$4-");
+  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0"));
+  return hex.join("").replace(/^(.{8})(.{4}).(.{3}).(.{3})/, "$1-$2-4$3-8$4-");
 }
