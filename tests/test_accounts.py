@@ -46,7 +46,10 @@ def servers(project, env):
 async def guess(client, server, name, address):
     headers = {"X-Forwarded-For": address, "Cookie": f"csrftoken={TOKEN}", "Origin": server.url.rstrip("/")}
     form = {"csrfmiddlewaretoken": TOKEN, "username": name, "password": "a guess"}
-    return (await client.post(f"{server.url}admin/login/", data=form, headers=headers)).status_code
+    try:
+        return (await client.post(f"{server.url}admin/login/", data=form, headers=headers)).status_code
+    except httpx.TimeoutException as error:
+        return repr(error)
 
 
 def test_100_guesses_at_a_time_leave_the_pages_alone(project, servers, env):
@@ -64,9 +67,12 @@ def test_100_guesses_at_a_time_leave_the_pages_alone(project, servers, env):
         while time.monotonic() < until or not times:
             for server in servers:
                 started = time.monotonic()
-                response = await client.get(server.url, headers={"Cookie": cookie})
+                try:
+                    response = await client.get(server.url, headers={"Cookie": cookie})
+                    pages[response.status_code] += 1
+                except httpx.TimeoutException as error:
+                    pages[repr(error)] += 1
                 times.append(time.monotonic() - started)
-                pages[response.status_code] += 1
 
     async def both():
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)

@@ -187,6 +187,21 @@ def test_handshakes_with_long_lists(server, site, kind):
         assert honest.grown < 20 * MEGABYTE
 
 
+@pytest.mark.parametrize(("name", "sign"), [("Cookie", ";"), ("Sec-WebSocket-Protocol", ",")])
+@pytest.mark.parametrize(("count", "status"), [(900, 101), (1100, 400)])
+def test_lists_of_a_handshake_have_a_thousand_items(server, name, sign, count, status):
+    """What fits into a header of 64 KiB would be tens of thousands."""
+    items = sign.join(f"a{number}=" if sign == ";" else f"a{number}" for number in range(count))
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(10)
+        client.sendall(
+            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nOrigin: {server.url.rstrip('/')}\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{name}: {items}\r\n\r\n".encode()
+        )
+        assert client.recv(2**16).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 @pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked", "X: 1\r\n" * 130 + "X: 1"])
 def test_handshakes_that_cannot_be_read_are_answered(server, header):
     """Their connections would stay open for ever."""

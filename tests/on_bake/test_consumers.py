@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from itertools import pairwise
 from unittest.mock import AsyncMock
 
 import pytest
@@ -11,7 +12,7 @@ from django.db import DatabaseError, OperationalError, connection
 
 from realtime import Close, activity, outage
 from realtime.activity import Activity
-from realtime.consumers import RealtimeConsumer
+from realtime.consumers import TURN, RealtimeConsumer
 from realtime.database import DatabaseOutage, query
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from realtime.frames import Frame, FrameError
@@ -452,6 +453,23 @@ async def test_no_limit(limit, settings):
         await socket.send_json_to({"type": "ping"})
         assert (await socket.receive_json_from())["type"] == "pong"
 
+    await socket.disconnect()
+
+
+async def test_others_have_their_turn_between_frames_that_have_come_at_once():
+    class Free(Consumer):
+        frames_per_second = None
+
+    socket = await connect(Free)
+    counts, frames = [0], process()[Activity]
+    for _ in range(10 * TURN):
+        await socket.send_json_to({"type": "ping"})
+    async with asyncio.timeout(5):
+        while counts[-1] < 10 * TURN:
+            await asyncio.sleep(0)
+            counts.append(frames["frames_in"])
+
+    assert max(after - before for before, after in pairwise(counts)) <= TURN
     await socket.disconnect()
 
 
