@@ -219,7 +219,8 @@ def test_collectstatic_of_the_image(bake, dockerfile, tmp_path):
 
 def test_command_of_the_image(bake, dockerfile):
     command = json.loads(re.findall(r"(?m)^CMD (.*)$", dockerfile)[-1])
-    assert command[:2] == ["python", "-m"]
+    # A container is reached from outside of it.
+    assert command == ["python", "-m", "my_realtime_site", "--host", "0.0.0.0"]
     assert "--host" in run(bake(), *command[1:], "--help", env=PRODUCTION).stdout
 
 
@@ -518,6 +519,13 @@ def test_numbers_of_the_nginx_file(bake):
     server = (bake() / "my_realtime_site" / "__main__.py").read_text(encoding="utf-8")
     ping_interval = int(re.search(r"ws_ping_interval=(\d+)", server)[1])
     assert min(number("proxy_read_timeout"), number("proxy_send_timeout")) > 3 * ping_interval
+
+
+def test_a_large_body_goes_no_further_than_nginx(bake):
+    with Upstream() as upstream, Nginx(bake(), [upstream]) as nginx:
+        assert httpx.post(nginx.url, content=b"x" * (2**20 + 1)).status_code == 413
+
+    assert upstream.requests == []
 
 
 def test_a_redirect_loop_behind_a_proxy_that_ends_tls(served, env):
