@@ -139,7 +139,7 @@ def test_an_app_that_is_not_installed_is_named(copy):
 
     imported = run(copy, "-c", "import my_realtime_site.asgi", check=False)
 
-    assert imported.stdout.splitlines()[-1].endswith('ImproperlyConfigured: "realtime" is not in INSTALLED_APPS.')
+    assert imported.stdout.rstrip().endswith('ImproperlyConfigured: "realtime" is not in INSTALLED_APPS.')
 
 
 def test_import_sorters_keep_the_order(copy):
