@@ -1,6 +1,7 @@
 """Guesses at the passwords of the admin, in both starters. Each test has accounts and addresses of its own."""
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -118,6 +119,23 @@ if not hasattr(settings, "ACCOUNTS_PERIOD"):
             codes = list(pool.map(lambda number: log_in(browser(), ada.username).status_code, range(16)))
 
         assert sorted(codes) == [200] * 10 + [429] * 6
+
+    def test_two_are_hashed_at_a_time(db, monkeypatch):
+        under_way, most = [], []
+
+        def authenticate(*args, **kwargs):
+            under_way.append(1)
+            most.append(len(under_way))
+            # A hash takes longer.
+            time.sleep(0.05)
+            under_way.pop()
+
+        monkeypatch.setattr("django.contrib.auth.backends.ModelBackend.authenticate", authenticate)
+        with ThreadPoolExecutor(8) as pool:
+            codes = list(pool.map(lambda number: log_in(browser(), f"user{number}").status_code, range(8)))
+
+        assert codes == [200] * 8
+        assert max(most) == limits.HASHES == 2
 
     def test_old_guesses_are_forgotten(ada, monkeypatch):
         assert guesses(browser(), ada.username, 11)[-1] == 429
