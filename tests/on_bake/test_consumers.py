@@ -79,6 +79,11 @@ class Plain(RealtimeConsumer):
         await self.send_json({"type": "news", "text": event["text"]})
 
 
+class Failing(Consumer):
+    def deliver(self, broadcast):
+        raise ZeroDivisionError
+
+
 class Slow(Consumer):
     outbox_limit = 1000
 
@@ -151,8 +156,9 @@ async def test_what_is_no_frame_is_broadcast_as_it_is(what, message):
     await socket.disconnect()
 
 
-async def test_a_plain_group_works_beside_broadcasts():
-    sockets = [await connect(Plain) for _ in range(3)]
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_plain_group_works_beside_broadcasts(number):
+    sockets = [await connect(Plain) for _ in range(number)]
     groups = get_fanout()
 
     await groups.layer.group_send("plain", {"type": "plain.news", "text": "hello"})
@@ -161,6 +167,21 @@ async def test_a_plain_group_works_beside_broadcasts():
     for socket in sockets:
         assert await socket.receive_json_from() == {"type": "news", "text": "hello"}
         assert await socket.receive_json_from() == {"type": "broadcast"}
+        await socket.disconnect()
+
+
+async def test_a_deliver_that_fails_is_not_the_fault_of_others(caplog):
+    sender, *_, last = sockets = [await connect(consumer) for consumer in (Consumer, Failing, Consumer)]
+
+    for _ in range(2):
+        await sender.send_json_to(do("broadcast"))
+
+    for socket in (sender, last):
+        assert [await socket.receive_json_from() for _ in range(2)] == [{"type": "news"}] * 2
+    assert len(complaints(caplog)) == 2
+    assert "Failing object" in complaints(caplog)[0]
+    assert "has failed to deliver a message to the group group" in complaints(caplog)[0]
+    for socket in sockets:
         await socket.disconnect()
 
 

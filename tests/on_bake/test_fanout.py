@@ -241,17 +241,20 @@ async def test_a_lost_layer_is_said_once_without_a_group(layer, groups, monkeypa
     assert len(caplog.messages) == 2
 
 
-async def test_a_message_that_nobody_understands_ends_nothing(layer, groups, until, caplog):
+async def test_a_message_that_nobody_understands_ends_nothing(layer, groups, until, caplog, monkeypatch):
+    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
     member = Member()
     await groups.join("room", member)
 
+    await groups.send("room", {"type": "realtime.broadcast", "group": "room"})
     await groups.send("room", {"type": "unknown", "group": "room"})
     await groups.layer.group_send("room", {"type": "of.another.origin"})
     await groups.send("room", message("hello"))
 
     await until(lambda: member.texts == ["hello"])
     assert "could not be delivered" in caplog.messages[0]
-    assert "use broadcast() there" in caplog.messages[1]
+    assert "has failed to handle a message to the group room" in caplog.messages[1]
+    assert "use broadcast() there" in caplog.messages[2]
 
 
 async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, monkeypatch):

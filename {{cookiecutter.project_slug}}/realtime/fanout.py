@@ -149,7 +149,7 @@ class Fanout:
         if self._local_groups is None:
             return await self._batchers[layers.shard_of(self.layer, name)].send(message)
         self._deliver(message)
-        if len(self._local_groups.get(name, ())) > 1:
+        if self._local_groups.get(name, {}).keys() - {self._inbox(name)}:
             # Channels' own consumers are in the group, too.
             await layers.send_to_others(self.layer, name, message, self._inbox(name))
 
@@ -278,14 +278,14 @@ class Fanout:
         group = self.groups.get(message["group"])
         if group is None:
             return
-        members = list(group.members)
-        if message["type"] == "realtime.broadcast":
-            broadcast = Broadcast.of(message)
-            for member in members:
-                member.deliver(broadcast)
-        else:
-            for member in members:
-                member.handle(message)
+        is_broadcast = message["type"] == "realtime.broadcast"
+        name, what = ("deliver", Broadcast.of(message)) if is_broadcast else ("handle", message)
+        for member in list(group.members):
+            try:
+                getattr(member, name)(what)
+            except Exception:
+                # The mistake of one is not the others', nor the sender's.
+                logger.exception("%r has failed to %s a message to the group %s", member, name, message["group"])
 
     async def _come_back(self):
         await layers.drop_idle_connections(self.layer)
