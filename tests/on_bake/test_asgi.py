@@ -230,6 +230,21 @@ async def test_a_code_reaches_a_client_that_offered_protocols():
     assert await communicator.receive_output() == {"type": "websocket.close", "code": 4403}
 
 
+@pytest.mark.parametrize(("offered", "picked"), [([], None), (["chat", "other"], "chat")])
+async def test_a_protocol_that_was_not_offered_is_not_picked(offered, picked, caplog):
+    """Browsers fail such a handshake, and daphne breaks it off."""
+
+    class Picking(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept(subprotocol="v2")
+
+    communicator = WebsocketCommunicator(Sockets(Picking.as_asgi()), PATH, subprotocols=offered)
+
+    assert await communicator.connect() == (True, picked)
+    assert "is accepted with the subprotocol 'v2', which its client has not offered" in caplog.text
+    await communicator.disconnect()
+
+
 @pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours"])
 async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, caplog, monkeypatch, transactional_db):
     monkeypatch.setattr(socket_module, "ANSWER_TIMEOUT", 0.05)

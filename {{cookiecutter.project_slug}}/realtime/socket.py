@@ -218,13 +218,14 @@ class Socket:
             self.log(logging.INFO, "opened")
 
     async def _open(self, message):
-        if self._protocols and not message.get("subprotocol"):
-            # Browsers fail a handshake that picks none of the protocols they offer.
-            message = message | {"subprotocol": self._protocols[0]}
+        # Browsers fail a handshake that picks none of the protocols they offer, or another one.
+        chosen, offered = message.get("subprotocol"), self._protocols or [None]
+        if chosen and chosen not in offered:
+            self.log(logging.ERROR, "is accepted with the subprotocol %r, which its client has not offered", chosen)
         self._opened = True
         self.activity.sockets += 1
         self.activity["opened"] += 1
-        await self.outbox.send(message)
+        await self.outbox.send(message | {"subprotocol": chosen if chosen in offered else offered[0]})
         self.outbox.is_open = True
 
     def log(self, level, text, *arguments, **options):
