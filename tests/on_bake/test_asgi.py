@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.urls import path
 
-from realtime import health
+from realtime import Close, health
 from realtime import socket as socket_module
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for
 from realtime.checks import (
@@ -243,6 +243,40 @@ async def test_a_protocol_that_was_not_offered_is_not_picked(offered, picked, ca
     assert await communicator.connect() == (True, picked)
     assert "is accepted with the subprotocol 'v2', which its client has not offered" in caplog.text
     await communicator.disconnect()
+
+
+class Greeting(RealtimeConsumer):
+    greeting = None
+
+    async def connect(self):
+        await self.accept()
+        await self.send(self.greeting)
+
+
+@pytest.mark.parametrize(
+    ("sent", "greeting"), [("<p>", "<p>"), (b"\0", b"\0"), ("[1]", "[1]"), ({"type": "hi"}, {"type": "hi"})]
+)
+async def test_open_socket_takes_any_greeting(open_socket, sent, greeting, monkeypatch):
+    monkeypatch.setattr(Greeting, "greeting", sent)
+
+    socket = await open_socket(PATH, application=around(Greeting))
+
+    assert socket.greeting == greeting
+
+
+async def test_open_socket_says_what_came_in_place_of_a_greeting(open_socket):
+    class Closing(RealtimeConsumer):
+        async def connect(self):
+            await self.close(Close.NOT_ALLOWED)
+
+    class Silent(AsyncWebsocketConsumer):
+        pass
+
+    with pytest.raises(AssertionError, match="closed with 4403 before a greeting"):
+        await open_socket(PATH, application=around(Closing))
+    socket = await open_socket(PATH, application=around(Silent), greeting=False)
+    with pytest.raises(AssertionError, match="opened with greeting=False"):
+        await socket.receive_greeting(seconds=0.05)
 
 
 @pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours"])

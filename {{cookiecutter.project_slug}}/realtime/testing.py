@@ -10,6 +10,8 @@ For a project's tests: fixtures of pytest, which its conftest.py takes over with
 import asyncio
 import contextlib
 import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -23,17 +25,36 @@ from django.test import Client
 from . import broadcasts
 from .fanout import Fanout
 
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
 
 class Socket(WebsocketCommunicator):
     """A browser's end of a WebSocket."""
 
-    async def receive_type(self, type):
+    greeting: Any = None
+
+    async def receive_type(self, type: str) -> dict[str, Any]:
         """Return the next frame, a dict, which must be of this type. Fails with the frame that it is instead."""
         frame = await self.receive_json_from()
         assert frame["type"] == type, frame
         return frame
 
-    async def closed_with(self):
+    async def receive_greeting(self, seconds: float = 5) -> Any:
+        """Return what comes first, as `greeting`, and skip the frames that say to wait."""
+        while True:
+            try:
+                message = await self.receive_output(seconds)
+            except TimeoutError:
+                raise AssertionError(
+                    "no greeting came; a socket that has none is opened with greeting=False"
+                ) from None
+            assert message["type"] == "websocket.send", f"closed with {message.get('code')} before a greeting"
+            frame = frame_of(message)
+            if not (isinstance(frame, dict) and frame.get("type") == "wait"):
+                return frame
+
+    async def closed_with(self) -> int:
         """Return the code with which the server closes; frames that come before it are skipped."""
         while (message := await self.receive_output(5))["type"] != "websocket.close":
             pass
@@ -52,7 +73,8 @@ async def open_socket(transactional_db):
     Return a coroutine function that opens a Socket: `socket = await open_socket("/ws/socket-server/", user=ann)`.
 
     It goes through the whole of asgi.py, unless another `application` is given, and logs in `user` by a session cookie.
-    Further `headers` are pairs of bytes. The greeting is read, unless `greeting=False`; it is `socket.greeting`.
+    Further `headers` are pairs of bytes. The greeting is read, unless `greeting=False`; it is `socket.greeting`: a dict,
+    or the str or bytes that is no JSON object.
 
     A consumer reads the database in a thread with a connection of its own. Under the `db` fixture it would not see what
     a test has saved, and what it writes itself would stay: hence `transactional_db`.
@@ -72,9 +94,7 @@ async def open_socket(transactional_db):
         accepted, code = await socket.connect(timeout=5)
         assert accepted, f"refused with {code}"
         if greeting:
-            while (frame := await socket.receive_json_from(5)).get("type") == "wait":
-                pass
-            socket.greeting = frame
+            socket.greeting = await socket.receive_greeting()
         return socket
 
     yield open_socket
@@ -98,7 +118,7 @@ def until():
 
 
 @contextlib.contextmanager
-def assert_broadcast(group, **fields):
+def assert_broadcast(group: "str | AbstractBaseUser", /, **fields: object) -> Iterator[list[Any]]:
     """
     Assert that exactly one frame with these fields is broadcast to `group`, by a consumer or by notify().
 
@@ -110,7 +130,7 @@ def assert_broadcast(group, **fields):
     Yields the list of all frames that are broadcast to the group meanwhile: a dict each, or the str or bytes it was.
     """
     group = group if isinstance(group, str) else broadcasts.group_of(group)
-    messages = []
+    messages: list[dict[str, Any]] = []
     send, hand_over = Fanout.send, broadcasts._hand_over
 
     def record(message):
@@ -128,7 +148,7 @@ def assert_broadcast(group, **fields):
         record(message)
         hand_over(message)
 
-    frames = []
+    frames: list[Any] = []
     with (
         mock.patch.object(Fanout, "send", record_and_send),
         mock.patch.object(broadcasts, "_hand_over", record_and_hand_over),
@@ -139,7 +159,7 @@ def assert_broadcast(group, **fields):
 
 
 def frame_of(message):
-    """Return what was broadcast: a dict, or the str or bytes that is no JSON object."""
+    """Return what was sent: a dict, or the str or bytes that is no JSON object."""
     data = message["bytes"] if "bytes" in message else message["text"]
     with contextlib.suppress(ValueError):
         if isinstance(frame := json.loads(data), dict):
