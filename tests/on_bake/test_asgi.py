@@ -10,11 +10,11 @@ from channels.routing import ProtocolTypeRouter, URLRouter, get_default_applicat
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.urls import path
+from django.urls import path, re_path
 
 from realtime import Close, health
 from realtime import socket as socket_module
-from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for
+from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for, unknown_path
 from realtime.checks import (
     check_allowed_hosts,
     check_allowed_origins,
@@ -23,6 +23,7 @@ from realtime.checks import (
     check_channel_layers,
     check_consumers,
     check_daphne,
+    check_routes,
     check_routing,
     check_sessions,
     check_token_user,
@@ -444,10 +445,38 @@ def test_check_explains_a_routing_that_only_a_view_imports(monkeypatch):
     assert check_routing(None) == []
 
 
+ROUTE = path("ws/test/", Consumer.as_asgi())
+
+
+@pytest.mark.parametrize(
+    ("routes", "ids", "words"),
+    [
+        ([path("ws/test/", Consumer)], ["realtime.E009"], "Write Consumer.as_asgi()"),
+        ([path("ws/test/", Consumer())], ["realtime.E009"], "Write Consumer.as_asgi()"),
+        ([path("ws/test/", Consumer.as_asgi)], ["realtime.E009"], "Write Consumer.as_asgi()"),
+        ([path("ws/test/", WebsocketConsumer)], ["realtime.E009"], "Write WebsocketConsumer.as_asgi()"),
+        ([path("/ws/test/", Consumer.as_asgi())], ["realtime.W005"], "Remove it"),
+        ([re_path("^/ws/test/$", Consumer.as_asgi())], ["realtime.W005"], "Remove it"),
+        ([ROUTE, path("ws/test/", WebsocketConsumer.as_asgi())], ["realtime.W005"], "its own path"),
+        ([unknown_path, ROUTE], ["realtime.W005"], "unknown_path last"),
+        ([ROUTE, unknown_path], [], ""),
+        ([path("a", URLRouter([path("/x/", Consumer.as_asgi())])), path("b/", URLRouter([ROUTE])), ROUTE], [], ""),
+    ],
+)
+def test_check_explains_a_route_that_does_not_work(monkeypatch, routes, ids, words):
+    application = Sockets(AllowedOrigins(URLRouter(routes)))
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+
+    found = check_routes(None)
+
+    assert [message.id for message in found] == ids
+    assert all("ws/test/" in message.msg and words in message.hint for message in found)
+
+
 def test_an_import_that_fails_is_one_message(settings):
     settings.ASGI_APPLICATION = "nowhere.application"
 
-    assert [*check_routing(None), *check_consumers(None)] == []
+    assert [*check_routes(None), *check_routing(None), *check_consumers(None)] == []
 
 
 def synchronous(self, frame=None):

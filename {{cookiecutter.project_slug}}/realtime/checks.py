@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
 from django.apps import apps
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLPattern
 
+from .asgi import unknown_path
 from .consumers import RealtimeConsumer
 from .socket import Sockets
 
@@ -72,27 +74,66 @@ def what_failed(error):
     return f"{settings.ASGI_APPLICATION} cannot be imported: {type(error).__name__}: {error}{where}"
 
 
-def routes_of(application):
-    """Yield the routes of the WebSockets in `application`, through the usual middleware; of None, none."""
+def routers_of(application):
+    """Yield each URLRouter of the WebSockets in `application`, through the usual middleware; of None, none."""
     if isinstance(application, ProtocolTypeRouter):
-        yield from routes_of(application.application_mapping.get("websocket"))
+        yield from routers_of(application.application_mapping.get("websocket"))
     elif isinstance(application, URLRouter):
+        yield application
         for route in application.routes:
-            yield route
-            yield from routes_of(route.callback)
+            yield from routers_of(route.callback)
     else:
         for name in ("application", "inner", "app"):
             if inner := getattr(application, name, None):
-                yield from routes_of(inner)
+                yield from routers_of(inner)
+
+
+def default_routers():
+    """Return those of ASGI_APPLICATION, or None if it cannot be imported, which check_asgi_application() tells."""
+    # Django runs checks in any order.
+    try:
+        return list(routers_of(get_default_application()))
+    except (ImproperlyConfigured, ImportError):
+        return None
 
 
 def default_routes():
-    """Return the routes of ASGI_APPLICATION, or None if it cannot be imported, which check_asgi_application() tells."""
-    # Django runs checks in any order.
-    try:
-        return list(routes_of(get_default_application()))
-    except (ImproperlyConfigured, ImportError):
-        return None
+    """Return the routes of all of them, or None."""
+    routers = default_routers()
+    return None if routers is None else [route for router in routers for route in router.routes]
+
+
+@checks.register
+def check_routes(app_configs, **kwargs):
+    """A route must have what makes a consumer for each socket, and be reached."""
+    return list(mistakes_in_routes())
+
+
+def mistakes_in_routes():
+    """Yield a message for each mistake in the routes of ASGI_APPLICATION."""
+    for index, router in enumerate(default_routers() or ()):
+        before = {}
+        for route in router.routes:
+            path = str(route.pattern)
+            if consumer := consumer_without_as_asgi(route.callback):
+                what = f'The route "{path}" has {consumer}, which makes no consumer for each socket.'
+                yield checks.Error(what, hint=f"Write {consumer}.as_asgi().", id="realtime.E009")
+            # Below another router the rest of a path may begin so.
+            if index == 0 and path.lstrip("^").startswith("/"):
+                what = f'The route "{path}" is never reached: paths are matched without the "/" at their beginning.'
+                yield checks.Warning(what, hint="Remove it, as in urls.py.", id="realtime.W005")
+            elif path in before or unknown_path in before.values():
+                what = f'The route "{path}" is never reached: one before it takes its path.'
+                hint = "Give each its own path, and put unknown_path last in URLRouter([…])."
+                yield checks.Warning(what, hint=hint, id="realtime.W005")
+            before[path] = route
+
+
+def consumer_without_as_asgi(callback):
+    """Return the name of the consumer if `callback` is its class, an instance or the method as_asgi(); else None."""
+    callback = getattr(callback, "__self__", callback)
+    cls = callback if inspect.isclass(callback) else type(callback)
+    return cls.__name__ if issubclass(cls, AsyncConsumer | SyncConsumer) else None
 
 
 @checks.register
@@ -109,7 +150,7 @@ def check_routing(app_configs, **kwargs):
         module = sys.modules.get(f"{config.name}.routing")
         lists = [value for value in (vars(module).values() if module else ()) if isinstance(value, list)]
         patterns = {id(item) for items in lists for item in items if isinstance(item, URLPattern)}
-        # Without routes, they are behind a middleware that routes_of() cannot look into.
+        # Without routes, they are behind a middleware that routers_of() cannot look into.
         if module is None or (used and patterns and not used & patterns):
             unused.append(f"{config.name}.routing")
     return [
