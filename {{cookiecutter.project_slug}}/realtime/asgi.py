@@ -32,7 +32,7 @@ class AllowedOrigins:
     the setting that helps: https://github.com/django/channels/issues/2062
     """
 
-    def __init__(self, application):
+    def __init__(self, application: object):
         self.application = application
 
     @markcoroutinefunction

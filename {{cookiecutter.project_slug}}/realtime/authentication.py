@@ -53,7 +53,7 @@ class Authentication:
     SECRET_KEY_FALLBACKS has signed.
     """
 
-    def __init__(self, application):
+    def __init__(self, application: object):
         self.application = application
 
     async def __call__(self, scope, receive, send):

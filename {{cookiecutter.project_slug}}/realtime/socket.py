@@ -36,7 +36,7 @@ class Sockets:
     A bearer token is taken out of the scope, whatever way it was offered, and with it all cookies.
     """
 
-    def __init__(self, application):
+    def __init__(self, application: object):
         self.application = application
 
     async def __call__(self, scope, receive, send):

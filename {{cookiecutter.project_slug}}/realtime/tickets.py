@@ -30,7 +30,7 @@ def ticket_of(user):
     return signer().sign_object([user._meta.pk.value_to_string(user), user.get_session_auth_hash()])
 
 
-async def user_of_ticket(token, scope):
+async def user_of_ticket(token: str, scope: dict):
     """Return the user of `token`, a str that may be anything, or None: the default of REALTIME_TOKEN_USER."""
     try:
         pk, session_hash = signer().unsign_object(token, max_age=TICKET_SECONDS)
