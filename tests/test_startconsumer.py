@@ -37,9 +37,11 @@ REFUSED = {
     "templates": "it is a file or folder of the project",
     "notes": "it is a file or folder of the project",
     "about": "it is the address of a page",
+    "orders": "it is the address of a socket",
     "staticfiles": "it is an app in INSTALLED_APPS",
     "media": "it is reserved",
     "psycopg": "it is reserved",
+    **dict.fromkeys(["build", "dist", "node_modules"], "it is reserved"),
     "nul": "it is reserved",
     **dict.fromkeys(
         ["Board", "", "1a", "a__b", "_a", "a_", "a-b", "a.b", "../a", "é", "\uff41", "a\n", "a" * 41], ALLOWED
@@ -51,8 +53,9 @@ SETTINGS, ASGI, URLS = (f"my_realtime_site/{name}.py" for name in ("settings", "
 APP = '    "notes",\n'
 IMPORT = "from notes import routing as notes_routing  # noqa: E402\n"
 SOCKETS = (
-    "                    URLRouter([*websocket_urlpatterns, *notes_routing.websocket_urlpatterns, unknown_path]),\n"
+    "                    URLRouter([*notes_routing.websocket_urlpatterns, *websocket_urlpatterns, unknown_path]),\n"
 )
+NEW_SOCKETS = "*notes_routing.websocket_urlpatterns, "
 PAGE = '    path("notes/", include("notes.urls")),\n'
 ADDED = {SETTINGS: [APP], ASGI: [IMPORT, SOCKETS], URLS: [PAGE]}
 
@@ -219,7 +222,7 @@ def test_what_is_printed(project):
 
     new = ["__init__.py", "consumers.py", "routing.py", "urls.py", "views.py", "tests.py"]
     new += ["templates/notes/index.html", "static/notes/notes.js"]
-    old = SOCKETS.replace("*notes_routing.websocket_urlpatterns, ", "")
+    old = SOCKETS.replace(NEW_SOCKETS, "")
     changed = {SETTINGS: [f"+ {APP}"], ASGI: [f"+ {IMPORT}", f"- {old}", f"+ {SOCKETS}"], URLS: [f"+ {PAGE}"]}
     expected = [f"new      notes/{name}" for name in new]
     for name, parts in changed.items():
@@ -248,6 +251,7 @@ def test_a_bad_name_is_refused_in_one_line(project):
     change(
         project, URLS, ("urlpatterns = [\n", 'urlpatterns = [\n    path("about/", lambda request: HttpResponse()),\n')
     )
+    change(project, "chat/routing.py", ('"ws/socket-server/"', '"ws/orders/"'))
     before = contents(project)
     code = f"""
 import json
@@ -293,6 +297,19 @@ def test_a_pattern_that_takes_every_path_is_no_page(project):
 
     page = "from django.test import Client; print(Client().get('/notes/', headers={'host': 'localhost'}).content)"
     assert "data-socket-path" in run(project, "manage.py", "shell", "--no-imports", "-c", page).stdout
+
+
+def test_a_path_that_takes_every_socket_is_behind_it(project):
+    """As the tutorial's is, which has the name of a room in it."""
+    change(project, "chat/routing.py", ('"ws/socket-server/"', '"ws/<str:room>/"'))
+
+    start(project, "notes")
+
+    first = """
+from realtime.checks import default_routes
+print(next(route.lookup_str for route in default_routes() if route.pattern.match("ws/notes/")))
+"""
+    assert "notes.consumers" in run(project, "manage.py", "shell", "--no-imports", "-c", first).stdout
 
 
 def test_nothing_is_left_where_a_file_cannot_be_written(project):
@@ -375,13 +392,20 @@ STILL_WIRED = {
         },
         {ASGI: [IMPORT, f"{' ' * 28}*notes_routing.websocket_urlpatterns,\n"]},
     ),
+    "types": (
+        {
+            SETTINGS: [("INSTALLED_APPS = [", "INSTALLED_APPS: list[str] = [")],
+            URLS: [("urlpatterns = [", "urlpatterns: list = [")],
+        },
+        {},
+    ),
     "no chat": (
         {
             SETTINGS: [('    "chat",\n', "")],
             ASGI: [(CHAT_IMPORT, ""), ("*websocket_urlpatterns, ", "")],
             URLS: [(CHAT, "")],
         },
-        {ASGI: [IMPORT, SOCKETS.replace("*websocket_urlpatterns, ", "")]},
+        {ASGI: [IMPORT, SOCKETS.replace(" *websocket_urlpatterns, ", " ")]},
     ),
     "letters of more than a byte": (
         {
@@ -390,7 +414,7 @@ STILL_WIRED = {
                 ("[*websocket_urlpatterns, ", "[*größe, "),
             ]
         },
-        {ASGI: [IMPORT, SOCKETS.replace("[*websocket_urlpatterns", "[*größe")]},
+        {ASGI: [IMPORT, SOCKETS.replace(" *websocket_urlpatterns", " *größe")]},
     ),
 }
 
@@ -413,6 +437,33 @@ def test_an_edited_file_is_still_wired(project, changes):
     for name, lines in (ADDED | added).items():
         assert lines_added(before[name], after[name]) == [line.replace("\n", "\r\n") for line in lines]
     assert "no issues" in run(project, "manage.py", "check").stdout
+
+
+NESTED = """
+            AllowedOrigins(
+                Authentication(
+                    URLRouter([*websocket_urlpatterns, unknown_path]),
+                ),
+            ),
+        ),
+"""
+
+
+def test_the_style_stays_where_lines_are_broken_otherwise(project):
+    """Imports of several lines, with comments, and all middleware in one line, which becomes too long."""
+    names = "AllowedOrigins, Authentication, Sockets, unknown_path"
+    lines = names.replace(", ", ",\n    ")
+    change(
+        project,
+        ASGI,
+        (f"import {names}  # noqa: E402\n", f"import (  # noqa: E402\n    {lines},\n)\n"),
+        (CHAT_IMPORT, "# Ours\nfrom chat.routing import (  # noqa: E402\n    websocket_urlpatterns,\n)\n"),
+        (NESTED, "AllowedOrigins(Authentication(URLRouter([*websocket_urlpatterns, unknown_path])))),\n"),
+    )
+
+    for name in ("apples", "notes", "scores"):
+        assert "by hand" not in start(project, name)
+        assert style_of(project) == ""
 
 
 NOT_WIRED = {
@@ -459,7 +510,7 @@ BY_HAND = {
     ASGI: [
         "with the imports below get_asgi_application()",
         IMPORT,
-        "in URLRouter, before unknown_path",
+        "at the beginning of the list in URLRouter",
         "*notes_routing.websocket_urlpatterns,",
     ],
     URLS: ["at the beginning of urlpatterns", PAGE],
@@ -494,7 +545,7 @@ def test_the_printed_lines_are_enough(project):
         project,
         ASGI,
         ("from realtime.asgi", f"{line}\nfrom realtime.asgi"),
-        ("unknown_path]", f"{item} unknown_path]"),
+        ("[*websocket_urlpatterns", f"[{item} *websocket_urlpatterns"),
     )
 
     assert "no issues" in run(project, "manage.py", "check").stdout
@@ -540,8 +591,8 @@ def test_the_page_stands_alone_where_no_base_has_its_blocks(project, templates, 
 # And back
 
 # The lines of an app, as the README says: in INSTALLED_APPS, asgi.py and urls.py.
-NOTES = {SETTINGS: [APP], ASGI: [IMPORT, "*notes_routing.websocket_urlpatterns, "], URLS: [PAGE]}
-THE_CHAT = {SETTINGS: ['    "chat",\n'], ASGI: [CHAT_IMPORT, "*websocket_urlpatterns, "], URLS: [CHAT]}
+NOTES = {SETTINGS: [APP], ASGI: [IMPORT, NEW_SOCKETS], URLS: [PAGE]}
+THE_CHAT = {SETTINGS: ['    "chat",\n'], ASGI: [CHAT_IMPORT, " *websocket_urlpatterns,"], URLS: [CHAT]}
 
 
 def delete(project, name, parts):

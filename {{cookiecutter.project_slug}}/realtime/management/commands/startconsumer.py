@@ -30,6 +30,8 @@ from django.template.loader import get_template
 from django.template.loader_tags import BlockNode, ExtendsNode
 from django.urls import Resolver404, resolve
 
+from ...checks import default_routes
+
 TEMPLATE = Path(__file__).with_suffix(".txtar")
 # The folder that has realtime/ is where apps are imported from.
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,8 +43,10 @@ ALLOWED = f"1 to {MAX_NAME} lower-case letters, digits and single underscores be
 EXAMPLE = "for example live_scores"
 # What the page fills in base.html. In a project that was not baked another base.html may be there, or none.
 BLOCKS = {"title", "head", "data", "main"}
-# Names that mean something else to Git, a container, the server, the extra postgres or Windows.
+# Names that mean something else to Git, a container, the server, the extra postgres or Windows, or that pytest, ruff and
+# djlint pass over.
 RESERVED = {"deploy", "healthz", "htmlcov", "media", "psycopg", "static", "staticfiles", "templates", "tests"}
+RESERVED |= {"build", "dist", "node_modules"}
 RESERVED |= {"aux", "con", "nul", "prn", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
@@ -118,6 +122,7 @@ def why_not(name):
         "reserved": name in RESERVED,
         "a module that is installed": find_spec(name),
         "the address of a page": is_page(name),
+        "the address of a socket": is_socket(name),
     }
     what = next((what for what, is_true in taken.items() if is_true), None)
     return f"it is {what}; any other is free, {EXAMPLE}" if what else None
@@ -129,6 +134,11 @@ def is_page(name):
         return resolve(f"/{name}/").route.strip("^$") == f"{name}/"
     except Resolver404:
         return False
+
+
+def is_socket(name):
+    """Return whether a consumer of another app has just the path that the one of this app would have."""
+    return any(str(route.pattern).strip("^$") == f"ws/{name}/" for route in default_routes() or ())
 
 
 def render(name):
@@ -187,14 +197,14 @@ def wire(name):
     routing = f"from {name} import routing as {name}_routing  # noqa: E402"
     sockets = f"*{name}_routing.websocket_urlpatterns,"
     put_app = partial(put_item, into="INSTALLED_APPS", at=len)
-    put_sockets = partial(put_item, into="URLRouter", at=lambda items: items.index("unknown_path"))
+    put_sockets = partial(put_item, into="URLRouter", at=find_beginning)
     put_page = partial(put_item, into="urlpatterns", at=find_include)
     return [
         edit(settings.SETTINGS_MODULE, Line("at the end of INSTALLED_APPS", app, put_app)),
         edit(
             settings.ASGI_APPLICATION.rpartition(".")[0],
             Line("with the imports below get_asgi_application()", routing, put_import),
-            Line("in URLRouter, before unknown_path", sockets, put_sockets),
+            Line("at the beginning of the list in URLRouter", sockets, put_sockets),
         ),
         edit(settings.ROOT_URLCONF, Line("at the beginning of urlpatterns", page, put_page)),
     ]
@@ -226,6 +236,11 @@ def find_include(items):
     return [item.startswith("path(") and "include(" in item for item in items].index(True)
 
 
+def find_beginning(items):
+    """Return the first place of a list with unknown_path: a path of another app may have a variable, which takes all."""
+    return items.index("unknown_path") and 0
+
+
 def put_item(text, source, tree, *, into, at):
     """
     Put an item into the one list that is assigned to the name `into`, or is the argument of its call.
@@ -237,6 +252,7 @@ def put_item(text, source, tree, *, into, at):
         match node:
             case (
                 ast.Assign(targets=[ast.Name(name)], value=ast.List() as items)
+                | ast.AnnAssign(target=ast.Name(name), value=ast.List() as items)
                 | ast.Call(func=ast.Name(name), args=[ast.List() as items])
             ) if name == into:
                 found.append(items)
@@ -256,26 +272,39 @@ def put_item(text, source, tree, *, into, at):
         parts.insert(index, new)
         head, tail = line[: items.col_offset], line[items.end_col_offset :]
         joined = head + b"[" + b" ".join(parts)[:-1] + b"]" + tail
-        inner = [indent + b" " * 8 + part + end for part in parts]
-        # As ruff breaks a long line.
-        broken = [head + end, indent + b"    [" + end, *inner, indent + b"    ]" + end, indent + tail]
+        # As ruff breaks a long line: each bracket that is open.
+        heads = re.findall(rb"[^(]+\(", head.strip())
+        *outer, middle, inner = (indent + b" " * 4 * depth for depth in range(len(heads) + 2))
+        broken = [step + head + end for step, head in zip(outer, heads, strict=True)]
+        broken += [middle + b"[" + end, *(inner + part + end for part in parts), middle + b"]" + end]
+        broken += [*(step + b")" + end for step in outer[:0:-1]), indent + tail[len(heads[1:]) :]]
         source[items.lineno - 1 : items.lineno] = [joined] if len(joined.decode().rstrip()) <= LINE_LENGTH else broken
 
 
 def put_import(text, source, tree):
     """Put an import into the block with that of realtime.asgi, sorted as ruff sorts them."""
-    row = [line.startswith(b"from realtime.asgi import ") for line in source].index(True)
-    while source[row - 1].startswith(b"from "):
-        row -= 1
-    while source[row].startswith(b"from ") and sort_key(source[row].decode()) < sort_key(text):
-        row += 1
+    (new,), nodes = ast.parse(text).body, tree.body
+    first = last = [getattr(node, "module", None) == "realtime.asgi" for node in nodes].index(True)
+    while is_block(nodes[first - 1 : first + 1], source):
+        first -= 1
+    while is_block(nodes[last : last + 2], source):
+        last += 1
+    index = first + sum(sort_key(node.module or "") < sort_key(new.module) for node in nodes[first : last + 1])
+    row = nodes[first].lineno - 1 if index == first else nodes[index - 1].end_lineno
     source.insert(row, text.encode() + ends_of(source[row - 1])[1])
-    tree.body.insert(sum(node.lineno <= row for node in tree.body), *ast.parse(text).body)
+    nodes.insert(index, new)
 
 
-def sort_key(line):
+def is_block(pair, source):
+    """Return whether these are two `from … import …`, with nothing but comments between them."""
+    if [type(node) for node in pair] != [ast.ImportFrom] * 2:
+        return False
+    return all(line.startswith(b"#") for line in source[pair[0].end_lineno : pair[1].lineno - 1])
+
+
+def sort_key(module):
     """Numbers in the name of a module count as numbers: room2, room10."""
-    parts = re.findall(r"\d+|\D", line.split()[1])
+    parts = re.findall(r"\d+|\D", module)
     return [(ord("0"), int(part)) if part.isdigit() else (ord(part), 0) for part in parts]
 
 
