@@ -164,7 +164,7 @@ async def test_a_consumer_of_channels_makes_room(open_socket):
 
 
 async def test_a_connect_that_waits_for_something_makes_room(open_socket, monkeypatch, until):
-    monkeypatch.setattr(limits, "TURN", 0.01)
+    monkeypatch.setattr(limits, "TURN", 0.2)
     opening = [asyncio.create_task(open_socket("/ws/held/", application=APPLICATION)) for _ in range(2)]
     await until(lambda: len(process()[Admission]._greeting) == 2)
     socket = await open_socket("/ws/plain/", application=APPLICATION, greeting=False)

@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
+from typing import Annotated
 
+import msgspec
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
@@ -29,7 +31,7 @@ from realtime.checks import (
     check_token_user,
 )
 from realtime.consumers import RealtimeConsumer
-from realtime.frames import Frame
+from realtime.frames import Frame, Text
 from realtime.socket import client_address, shown, take_token
 
 PATH = "/ws/test/"
@@ -487,6 +489,12 @@ async def asynchronous(self, frame):
     """What overrides a method that is awaited, or is not."""
 
 
+class Mistaken(Frame):
+    text: Annotated[str, Text] | None = None
+    numbers: list[Annotated[int, msgspec.Meta]] = []
+    name: Annotated[str, Text(max_length=9), "A word for people."] = ""
+
+
 @pytest.mark.parametrize(
     ("overrides", "ids", "words"),
     [
@@ -495,6 +503,7 @@ async def asynchronous(self, frame):
         ({"receive_frame": asynchronous}, ["realtime.W004"], "`receives`"),
         ({"receives": [Do]}, ["realtime.W004"], "receive_frame"),
         ({"receives": [Do], "receive_frame": asynchronous}, [], ""),
+        ({"receives": [Mistaken], "receive_frame": asynchronous}, ["realtime.E010"] * 2, "max_length"),
         ({}, [], ""),
     ],
 )

@@ -293,7 +293,7 @@ def test_what_no_field_asks_for_takes_no_time_either():
     assert measure(lambda: decode(text)) < 0.03
 
 
-@pytest.mark.parametrize("classes", [[dict], [Message, "message"], [msgspec.Struct]])
+@pytest.mark.parametrize("classes", [[dict], [Message, "message"], [msgspec.Struct], [Message(text="a")]])
 def test_only_frames_are_declared(classes):
     with pytest.raises(TypeError, match="subclasses of Frame"):
         decoder_of(classes)

@@ -5,7 +5,9 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
 from django.apps import apps
@@ -17,6 +19,7 @@ from django.urls import URLPattern
 
 from .asgi import unknown_path
 from .consumers import RealtimeConsumer
+from .frames import Text
 from .socket import Sockets
 
 # Methods of a RealtimeConsumer.
@@ -187,6 +190,18 @@ def mistakes_in(consumer):
     elif consumer.receives and not handles:
         what = f"{name} takes frames and does nothing with them."
         yield checks.Warning(what, hint="Override `async def receive_frame(self, frame)`.", id="realtime.W004")
+    for frame in consumer.receives:
+        for field in msgspec.structs.fields(frame):
+            for rule in rules_without_call(field.type):
+                what = f"{frame.__module__}.{frame.__qualname__}.{field.name} has no limit: {rule} is not called."
+                hint = f"Write {rule}(…), as in `Annotated[str, Text(max_length=200)]`."
+                yield checks.Error(what, hint=hint, id="realtime.E010")
+
+
+def rules_without_call(type):
+    """Return the names of what says nothing in this type: Text or Meta itself, in place of what they return."""
+    here = [rule.__name__ for rule in getattr(type, "__metadata__", ()) if rule in (Text, msgspec.Meta)]
+    return here + [rule for part in get_args(type) for rule in rules_without_call(part)]
 
 
 @checks.register

@@ -167,7 +167,7 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
     if isinstance(frame_classes, type):
         raise TypeError(f"`receives` must be a list: [{frame_classes.__name__}].")
     classes: dict[Any, type[Frame]] = {"": _NoFrame}
-    for frame_class in dict.fromkeys((Ping, *frame_classes)):
+    for frame_class in {id(each): each for each in (Ping, *frame_classes)}.values():
         if not (isinstance(frame_class, type) and issubclass(frame_class, Frame)):
             raise TypeError(f"A consumer takes subclasses of Frame, not {frame_class!r}.")
         tag = frame_class.__struct_config__.tag
