@@ -257,6 +257,18 @@ async def test_a_message_that_nobody_understands_ends_nothing(layer, groups, unt
     assert "use broadcast() there" in caplog.messages[2]
 
 
+async def test_messages_of_the_last_release_are_taken_and_those_of_a_later_one_are_not(layer, groups, until, caplog):
+    member, last = Member(), message("last")
+    assert last.pop("version") == fanout.VERSION
+    await groups.join("room", member)
+
+    await groups.layer.group_send("room", message("next") | {"version": fanout.VERSION + 1})
+    await groups.layer.group_send("room", last)
+
+    await until(lambda: member.texts == ["last"])
+    assert caplog.messages == ["A message 'realtime.broadcast' of a later release is not understood"]
+
+
 async def test_a_lost_layer_does_not_keep_a_socket_from_leaving(layer, groups, monkeypatch):
     member = Member()
     await groups.join("room", member)
@@ -416,6 +428,18 @@ async def test_too_slow_a_reader_is_refused(server):
     assert outbox.closed
     assert outbox.overflows == ["overflow"]
     await outbox.stop()
+
+
+async def test_what_has_been_written_makes_room(server):
+    outbox = open_outbox(server, limit=1000)
+    for _ in range(3):
+        server.writable.clear()
+        for _ in range(11):
+            put(outbox, "x" * 100)
+        server.writable.set()
+        await outbox.send({"type": "websocket.send", "text": "last"})
+
+    assert not outbox.closed
 
 
 async def test_a_closed_connection_disturbs_nobody():
