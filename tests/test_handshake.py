@@ -10,7 +10,10 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
+import warnings
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -31,15 +34,33 @@ def handshake(project, *arguments, env=None):
 # The servers that are asked here, each broken in one way
 
 
+def only_old(context):
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+
+
+def only_known_clients(context):
+    context.verify_mode = ssl.CERT_REQUIRED
+
+
+def no_name(context):
+    context.sni_callback = lambda *arguments: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+
+TLS_KINDS = {"old": only_old, "mutual": only_known_clients, "unnamed": no_name}
+
+
 class Fake:
     """
     A server of raw bytes in this process: reads a request, and does what `answer` says.
 
     answer: the bytes of an answer, or a function that is called with the connection and the request.
-    tls: the Paths of a certificate and a key.
+    tls: the Paths of a certificate and a key. kind: a key of TLS_KINDS.
     """
 
-    def __init__(self, answer, tls=None):
+    def __init__(self, answer, tls=None, kind=None):
         self.answer = answer
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -47,6 +68,7 @@ class Fake:
         if tls:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(*tls)
+            TLS_KINDS.get(kind, lambda context: None)(self.context)
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
@@ -128,14 +150,39 @@ def no_frame(connection, request):
     connection.recv(2**16)
 
 
-def pongs(connection, request):
-    """A tutorial's consumer: sends nothing by itself; its server answers pings."""
-    connection.sendall(upgrade(request))
+def pongs(connection, request, *data):
+    """A tutorial's consumer: sends nothing by itself, or `data`; its server answers pings."""
+    connection.sendall(upgrade(request) + b"".join(data))
     while frame := connection.recv(2**16):
         if frame[0] == 0x89:
             size, mask = frame[1] & 0x7F, frame[2:6]
             payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(frame[6 : 6 + size]))
             connection.sendall(b"\x8a" + bytes([size]) + payload)
+
+
+def send_and_pong(data, connection, request):
+    pongs(connection, request, data)
+
+
+# What consumers that are not ours may send first, by name, and what of it is shown.
+WELL = {
+    "nothing": b"",
+    "a ticker": text_frame("tick") * 500,
+    "bytes": b"\x82\x02\x00\xff",
+    "an empty text": b"\x81\x00",
+    "a size": text_frame('{"type": "hello", "max_size": 5}'),
+    "a list": text_frame("[1, 2]"),
+    "two types": text_frame('{"data": {"type": "inner"}, "type": "outer"}'),
+}
+GREETINGS = {
+    "nothing": "none within 0.7 s, as of a consumer that sends nothing by itself",
+    "a ticker": "tick",
+    "bytes": r"b'\x00\xff'",
+    "an empty text": "an empty frame",
+    "a size": "hello",
+    "a list": "[1, 2]",
+    "two types": "outer",
+}
 
 
 def hang_up(connection, request):
@@ -152,6 +199,52 @@ def plain(status, body="", **headers):
     lines = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def then(*parts, pause=0.0):
+    """Return an answer that opens the socket and sends `parts`, bytes, again and again until the client leaves."""
+
+    def answer(connection, request):
+        connection.sendall(upgrade(request))
+        while True:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+
+    return answer
+
+
+def endless(head):
+    """Return an answer with a body that has no end."""
+
+    def answer(connection, request):
+        connection.sendall(head)
+        while True:
+            connection.sendall(b"x" * 4096)
+
+    return answer
+
+
+def with_header(line):
+    """Return an answer that opens the socket with a further line in its head."""
+
+    def answer(connection, request):
+        connection.sendall(upgrade(request)[:-2] + line + b"\r\n\r\n")
+        connection.recv(2**16)
+
+    return answer
+
+
+def closed_but_not_hung_up(code):
+    """Return an answer that greets, closes at the first ping, and leaves the end of the connection to the client."""
+
+    def answer(connection, request):
+        connection.sendall(upgrade(request) + text_frame("tick"))
+        connection.recv(2**16)
+        connection.sendall(b"\x88\x02" + code.to_bytes(2))
+        time.sleep(2)
+
+    return answer
 
 
 NGINX = "<hr><center>nginx</center>"
@@ -185,7 +278,33 @@ FAULTS = {
     "nothing behind": (plain(502, NGINX, Server="nginx"), "HTTP", "502 from nginx", "proxy_pass"),
     "overloaded": (plain(503), "HTTP", "503", "overloaded"),
     "late": (plain(504), "HTTP", "504", "does not answer"),
-    "a teapot": (plain(418), "HTTP", "418", "plain HTTP"),
+    "a teapot": (plain(418), "HTTP", "418", "refuses the handshake"),
+    "a page that is kept": (plain(304), "HTTP", "304", "plain HTTP"),
+    "a form": (plain(200, '<input type="password">'), "HTTP", "200", "--user NAME"),
+    "cookies at nginx": (plain(413), "HTTP", "413", "too long"),
+    "no such method": (plain(405), "HTTP", "405", "takes no WebSocket"),
+    "a hotel": (plain(511), "HTTP", "511", "this network wants a login"),
+    "no certificate": (
+        plain(400, "<center>No required SSL certificate was sent</center>", Server="nginx"),
+        "HTTP",
+        "400",
+        "a certificate of the client",
+    ),
+    "an unknown host": (plain(400, "<h1>Bad Request (400)</h1>"), "HTTP", "400", "DJANGO_ALLOWED_HOSTS"),
+    "gone": (plain(410), "HTTP", "410", "refuses the handshake"),
+    "a proxy that fails": (plain(508), "HTTP", "508", "fails"),
+    "Cloudflare without a server": (plain(521, Server="cloudflare"), "HTTP", "521 from cloudflare", "no server"),
+    "Cloudflare that waits": (plain(524, Server="cloudflare"), "HTTP", "524", "does not answer"),
+    "Cloudflare and TLS": (plain(526, Server="cloudflare"), "HTTP", "526", "no good certificate"),
+    "to nowhere": (plain(302, Location="http://[::1"), "HTTP", "ValueError", "no URL"),
+    "an endless page": (endless(plain(200)[:-24] + b"\r\n\r\n"), "HTTP", "no whole answer", "never ends"),
+    "a subprotocol": (
+        with_header(b"Sec-WebSocket-Protocol: graphql-ws"),
+        "HTTP",
+        "NegotiationError",
+        'one of scope["subprotocols"]',
+    ),
+    "an extension": (with_header(b"Sec-WebSocket-Extensions: x-webkit"), "HTTP", "NegotiationError", "not offered"),
     "Upgrade is taken off": (
         b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\n\r\n",
         "HTTP",
@@ -195,7 +314,17 @@ FAULTS = {
     "HTTP/1.0": (b"HTTP/1.0 404 Not Found\r\n\r\n", "HTTP", "HTTP/1.0", "speaks HTTP/1.1"),
     "garbage": (b"\x1b[31m\x00\xff garbage\r\n\r\n", "HTTP", "InvalidMessage", "port of a web server"),
     "hangs up": (hang_up, "HTTP", "InvalidMessage", "port of a web server"),
-    "silence": (silence, "HTTP", "TimeoutError", "is blocked"),
+    "silence": (silence, "HTTP", "no whole answer", "is blocked"),
+    "1003": (closed(1003), "greeting", "closed with 1003", "text and pings only"),
+    "1010": (closed(1010), "greeting", "closed with 1010", "see the server"),
+    "1014": (closed(1014), "greeting", "closed with 1014", "Does the server run"),
+    "3000": (closed(3000), "greeting", "closed with 3000: not logged in", "--user NAME"),
+    "3003": (closed(3003), "greeting", "closed with 3003", "refuses this user"),
+    "3008": (closed(3008), "greeting", "closed with 3008", "wants a frame"),
+    "waits for ever": (then(text_frame('{"type": "wait"}'), pause=0.1), "greeting", "again and again", "no room"),
+    "no text": (opened(b"\x81\x02\xff\xfe"), "greeting", "closed with 1007", "binary frames"),
+    "closed at the ping": (closed_but_not_hung_up(1013), "ping", "closed with 1013", "later"),
+    "a flood": (then(text_frame(GREETING) * 50), "ping", "no pong of its consumer", "is busy"),
     "1000": (closed(1000), "greeting", "closed with 1000: its consumer", "connect()"),
     "1001": (closed(1001), "greeting", "closed with 1001", "when it is back"),
     "1005": (closed(None), "greeting", "closed without a code", "connect()"),
@@ -225,6 +354,16 @@ TLS_FAULTS = {
     "expired": ("expired", True, plain(200), "TLS", "certificate has expired", "reload the proxy"),
     "another host": ("elsewhere", True, plain(200), "TLS", "IP address mismatch", "a name that the certificate has"),
     "no TLS": (None, True, plain(400), "TLS", "Error: ", "http:// or ws:// in the URL"),
+    "an old TLS": ("old", True, plain(200), "TLS", "PROTOCOL_VERSION", "TLS 1.2 or newer"),
+    "an unknown name": ("unnamed", True, plain(200), "TLS", "UNRECOGNIZED_NAME", "no site"),
+    "a client's certificate": (
+        "mutual",
+        True,
+        plain(200),
+        "HTTP",
+        "ConnectionClosedError",
+        "certificate of the client",
+    ),
     "a loop": ("good", True, None, "HTTP", "301 from a server to itself", "set DJANGO_TRUST_PROXY=true"),
     "a good one": ("good", True, plain(502), "HTTP", "502", "proxy_pass"),
 }
@@ -271,8 +410,8 @@ def redirect_to_itself(connection, request):
 
 
 def ask_all(project, urls, env=None):
-    """Return what `handshake` prints with --json for each URL, asked in one process, by name."""
-    runs = [[url, "--timeout", "0.7"] for url in urls.values()]
+    """Return what `handshake` prints with --json for each URL, or list of arguments, asked in one process, by name."""
+    runs = [["--timeout", "0.7", *([url] if isinstance(url, str) else url)] for url in urls.values()]
     results = run_probe(project, "handshakes.py", json.dumps(runs), env=env).splitlines()[-1]
     return dict(zip(urls, json.loads(results), strict=True))
 
@@ -287,15 +426,19 @@ def asked(project, certificates):
         }
         trusted = {}
         for name, (certificate, is_trusted, answer, *_) in TLS_FAULTS.items():
-            tls = certificate and [certificates / f"{certificate}.pem", certificates / f"{certificate}.key"]
-            fake = stack.enter_context(Fake(answer or redirect_to_itself, tls))
+            file = "good" if certificate in TLS_KINDS else certificate
+            tls = file and [certificates / f"{file}.pem", certificates / f"{file}.key"]
+            fake = stack.enter_context(Fake(answer or redirect_to_itself, tls, certificate))
             (trusted if is_trusted else urls)[name] = f"https://127.0.0.1:{fake.port}/ws/"
             if name == "a good one":
                 urls["TLS is missing"] = f"http://127.0.0.1:{fake.port}/ws/"
         urls |= {
             "closed": f"ws://127.0.0.1:{free_port()}",
             "unknown": "https://nowhere.invalid/ws/",
-            "tutorial": f"ws://127.0.0.1:{stack.enter_context(Fake(pongs)).port}/ws/",
+            "no name": "https://a..b/ws/",
+        } | {
+            name: f"ws://127.0.0.1:{stack.enter_context(Fake(partial(send_and_pong, data))).port}/ws/"
+            for name, data in WELL.items()
         }
         return ask_all(project, urls) | ask_all(project, trusted, {"SSL_CERT_FILE": str(certificates / "ca.pem")})
 
@@ -303,7 +446,8 @@ def asked(project, certificates):
 OTHERS = {
     "TLS is missing": ("HTTP", "InvalidMessage", "https:// or wss://"),
     "closed": ("TCP", "refused", "manage.py runserver"),
-    "unknown": ("TCP", "DNS", "right, and"),
+    "unknown": ("TCP", "DNS does not know the host nowhere.invalid", "right, and"),
+    "no name": ("TCP", "no host has the name a..b", "Correct the URL"),
 }
 
 
@@ -324,9 +468,12 @@ def test_a_broken_server_is_explained(asked, name, step, says, remedy):
     assert failed["text"].isprintable()
 
 
-def test_a_consumer_that_sends_nothing_by_itself_is_well(asked):
-    assert asked["tutorial"]["ok"]
-    assert "sends nothing by itself" in json.dumps(asked["tutorial"])
+@pytest.mark.parametrize("name", WELL)
+def test_a_consumer_that_is_not_ours_is_well(asked, name):
+    *_, greeting, _ping = asked[name]["steps"]
+
+    assert asked[name]["ok"]
+    assert greeting["text"] == GREETINGS[name]
 
 
 # A project that is broken in one way
@@ -409,7 +556,7 @@ PROJECT_FAULTS = {
         '"my_realtime_site.asgi.application"',
         '"my_realtime_site.asgi.app"',
         "ASGI_APPLICATION",
-        "cannot import name 'app'",
+        "has no attribute 'app'",
         "ProtocolTypeRouter",
     ),
     "HTTP only": (
@@ -435,22 +582,6 @@ PROJECT_FAULTS = {
         "routes",
         "chat.routing is not used by my_realtime_site.asgi.application",
         "URLRouter([",
-    ),
-    "a class": (
-        "../chat/routing.py",
-        "ChatConsumer.as_asgi()",
-        "ChatConsumer",
-        "routes",
-        "/ws/socket-server/ leads to a class",
-        ".as_asgi()",
-    ),
-    "a slash": (
-        "../chat/routing.py",
-        '"ws/socket-server/"',
-        '"/ws/socket-server/"',
-        "routes",
-        "//ws/socket-server/ begins with two slashes",
-        "take the first slash off",
     ),
     "redis-py 8": (
         "channel_layer.py",
@@ -487,19 +618,38 @@ PROJECT_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", PROJECT_FAULTS)
-def test_a_broken_project_is_explained(copy, name):
-    file, old, new, step, says, remedy = PROJECT_FAULTS[name]
-    edit(copy / "my_realtime_site" / file, old, new)
-    env = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"} if name in ("redis-py 8", "a bad URL") else {}
+# Each of these is found although the others are there, in one run.
+TOGETHER = [
+    ["daphne is removed", "an import fails", "redis-py 8", "no migration"],
+    ["daphne is moved", "a wrong path", "no backend"],
+    ["not set", "a bad URL"],
+    ["no such name"],
+    ["HTTP only"],
+    ["the order"],
+    ["an unused routing.py"],
+]
+
+
+def test_each_fault_is_in_a_project():
+    assert sorted(name for names in TOGETHER for name in names) == sorted(PROJECT_FAULTS)
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=", ".join)
+def test_a_broken_project_is_explained(copy, names):
+    faults = [PROJECT_FAULTS[name] for name in names]
+    for file, old, new, *_ in faults:
+        edit(copy / "my_realtime_site" / file, old, new)
+    env = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"} if {"redis-py 8", "a bad URL"} & set(names) else {}
 
     code, lines = handshake(copy, f"127.0.0.1:{free_port()}", env=env)
 
     assert code == 1
-    assert says in lines[f"✗ {step}"]
-    assert remedy in lines[f"✗ {step}"]
+    for *_, step, says, remedy in faults:
+        assert says in lines[f"✗ {step}"]
+        assert remedy in lines[f"✗ {step}"]
     # Nothing else, but that no server runs.
-    assert [line for line in lines if line[0] == "✗"] == [f"✗ {step}", "✗ TCP"]
+    steps = [step for *_, step, _, _ in faults]
+    assert [line for line in lines if line[0] == "✗"] == [f"✗ {step}" for step in [*steps, "TCP"]]
 
 
 @pytest.fixture
@@ -571,21 +721,16 @@ def test_runserver_without_daphne(project):
     assert re.search(r"404 from WSGIServer.* daphne as the first of INSTALLED_APPS", lines["✗ HTTP"])
 
 
-def test_the_origin_is_refused(project, server):
+def test_the_origin_is_refused_and_a_path_unknown(project, server):
     """The setting that helps is that of the log line of the server."""
-    code, lines = handshake(project, f"127.0.0.1:{server.port}", "--origin", "https://app.example.com")
+    url = f"127.0.0.1:{server.port}"
+    arguments = [url, "--origin", "https://app.example.com", "--timeout", "9"]
+    answers = ask_all(project, {"origin": arguments, "path": [f"{url}/ws/nowhere/", "--timeout", "9"]})
 
-    assert code == 1
     remedy = "If the page is yours, add https://app.example.com to DJANGO_ALLOWED_ORIGINS."
-    assert remedy in lines["✗ HTTP"]
+    assert remedy in answers["origin"]["steps"][-1]["remedy"]
     assert remedy in server.log
-
-
-def test_another_path(project, server):
-    code, lines = handshake(project, f"127.0.0.1:{server.port}/ws/nowhere/")
-
-    assert code == 1
-    assert "closed with 4404: no such path" in lines["✗ greeting"]
+    assert "closed with 4404: no such path" in answers["path"]["steps"][-1]["text"]
 
 
 NGINX_HEAD = """
@@ -674,46 +819,24 @@ def test_logging_in(bake, tmp_path):
         url = f"127.0.0.1:{server.port}"
         made = run(project, "manage.py", "shell", "--no-imports", "-c", make).stdout
         ticket = re.search(r"ticket (\S+)", made)[1]
-        answers = [
-            handshake(project, url, *login) for login in ((), ("--user", "ann"), ("--token", ticket), ("--token", "x"))
-        ]
+        logins = {"nobody": [], "ann": ["--user", "ann"], "ticket": ["--token", ticket], "wrong": ["--token", "x"]}
+        logins["unknown"] = ["--user", "bob"]
+        asked = {name: [url, "--timeout", "9", *login] for name, login in logins.items()}
+        answers = ask_all(project, asked)
         count = "from django.contrib.sessions.models import Session; print('sessions', Session.objects.count())"
         assert "sessions 0" in run(project, "manage.py", "shell", "--no-imports", "-c", count).stdout
-        unknown = handshake(project, url, "--user", "bob")
-    anonymous, user, token, wrong = answers
+    last = {name: answer["steps"][-1] for name, answer in answers.items()}
 
-    assert "closed with 4401" in anonymous[1]["✗ greeting"]
-    assert "--user NAME" in anonymous[1]["✗ greeting"]
-    assert user[0] == token[0] == 0, answers
-    assert user[1]["✓ login"] == "as ann"
+    assert "closed with 4401" in last["nobody"]["text"]
+    assert "--user NAME" in last["nobody"]["remedy"]
+    assert answers["ann"]["ok"], answers["ann"]
+    assert answers["ticket"]["ok"], answers["ticket"]
+    assert answers["ann"]["steps"][0]["text"] == "as ann"
     # Of its paths, the one without a parameter.
-    assert "/ws/socket-server/ opens" in user[1]["✓ HTTP"]
-    assert "closed with 4401" in wrong[1]["✗ greeting"]
-    assert unknown[0] == 2
-    assert "User matching query does not exist" in unknown[1]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["ftp://127.0.0.1/"],
-        ["http://127.0.0.1:99999/"],
-        ["http://not a host/"],
-        ["--user", "nobody"],
-        ["--token", "two\nlines"],
-        ["--timeout", "soon"],
-        ["--timeout", "nan"],
-        ["--idle", "-1"],
-        ["--unknown"],
-    ],
-    ids=" ".join,
-)
-def test_what_cannot_be_asked(project, arguments):
-    code, output = handshake(project, *arguments)
-
-    assert code == 2
-    assert "Traceback" not in output
-    assert "✗" not in output
+    assert "/ws/socket-server/ opens" in json.dumps(answers["ann"])
+    assert "closed with 4401" in last["wrong"]["text"]
+    assert last["unknown"]["step"] == "login"
+    assert "User matching query does not exist" in last["unknown"]["text"]
 
 
 def test_a_console_without_the_signs(project):
@@ -731,7 +854,7 @@ def test_without_the_package_websockets(project):
     result = run(project, "-c", f"{block}; runpy.run_path('manage.py', run_name='__main__')", check=False)
 
     assert result.returncode == 2
-    assert result.stdout.splitlines()[-1].endswith("pip install websockets")
+    assert result.stdout.splitlines()[-1].endswith("pip install -U websockets")
     assert "Traceback" not in result.stdout
 
 
@@ -771,7 +894,9 @@ application = ProtocolTypeRouter({
 FOREIGN_SETTINGS = """
 import os
 
-INSTALLED_APPS = ["daphne", "chat", *INSTALLED_APPS]
+INSTALLED_APPS = ["chat", *INSTALLED_APPS]
+if "NO_DAPHNE" not in os.environ:
+    INSTALLED_APPS.insert(0, "daphne")
 ASGI_APPLICATION = "mysite.asgi.application"
 options = {"socket_timeout": None} if "SOCKET_TIMEOUT" in os.environ else {}
 host = {"address": os.environ["MY_REDIS"]} | options
@@ -815,16 +940,15 @@ def test_another_project_with_redis_8(foreign):
 
 
 def test_another_project(foreign):
-    env = foreign.env | {"SOCKET_TIMEOUT": "none"}
-    with Server(foreign.folder, env=env) as server:
+    """It develops with uvicorn, and has no use for daphne."""
+    env = foreign.env | {"SOCKET_TIMEOUT": "none", "NO_DAPHNE": "yes"}
+    with Server(foreign.folder, "uvicorn", env=env) as server:
         url = f"127.0.0.1:{server.port}"
-        well = handshake(foreign.folder, url, "--timeout", "2", env=env)
-        origin = handshake(foreign.folder, url, "--origin", "https://evil.example", env=env)
-        path = handshake(foreign.folder, f"{url}/nowhere/", env=env)
+        code, lines = handshake(foreign.folder, url, "--timeout", "8", env=env)
+        _, origin = handshake(foreign.folder, f"{url}/nowhere/", "--origin", "https://evil.example", env=env)
 
-    assert well[0] == 0, well
-    assert well[1]["✓ channel layer"] == "RedisChannelLayer passes messages on"
+    assert code == 0, lines
+    assert "another server answers" in lines["✓ INSTALLED_APPS"]
+    assert lines["✓ channel layer"] == "RedisChannelLayer passes messages on"
     # Not the variables of a bake.
-    assert "add evil.example to ALLOWED_HOSTS." in origin[1]["✗ HTTP"]
-    assert "500 from" in path[1]["✗ HTTP"]
-    assert "often a path that no route has" in path[1]["✗ HTTP"]
+    assert "add evil.example to ALLOWED_HOSTS." in origin["✗ HTTP"]

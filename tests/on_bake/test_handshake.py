@@ -1,19 +1,37 @@
 """The tables of `manage.py handshake`, which knows nothing of realtime, say what realtime says."""
 
+import json
+import sys
+from contextlib import ExitStack
+from unittest import mock
+
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings as project_settings
-from django.core.management import call_command
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
 from django.urls import path, re_path
+from websockets import frames
+from websockets.exceptions import ConnectionClosedError
 
 from realtime import Close
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for, unknown_path
 from realtime.checks import check_asgi_application, check_daphne, check_routing
-from realtime.management.commands.handshake import ELSEWHERE, TEXTS, Command, find_routes, shown
+from realtime.management.commands import handshake
+from realtime.management.commands.handshake import ELSEWHERE, TEXTS, Command, Failed, find_routes, shown
 
 CONSUMER = AsyncWebsocketConsumer.as_asgi()
+
+
+def asked(**options):
+    """Return a Command that has read its options."""
+    command = Command()
+    command.import_application, command.asgi, command.uri = lambda: "", project_settings.ASGI_APPLICATION, None
+    command.given = dict.fromkeys(("user", "token", "origin", "timeout", "idle", "json")) | {"url": ""} | options
+    command.options()
+    return command
 
 
 def texts(key, *values):
@@ -73,8 +91,7 @@ def test_an_unused_routing_is_explained_as_in_the_check(monkeypatch, settings):
 def test_an_origin_is_explained_as_in_the_log(settings, url, origin):
     """Of a server behind a proxy that ends TLS."""
     settings.DEBUG, settings.ALLOWED_HOSTS, settings.SECURE_PROXY_SSL_HEADER = False, ["example.com"], None
-    command = Command()
-    command.read_options(url=url, user="", token="", origin=origin, timeout="", idle="")
+    command = asked(url=url, origin=origin or None)
     host = command.own_origin.partition("://")[2].encode()
     headers = [(b"host", host), (b"origin", command.origin.encode())]
 
@@ -100,9 +117,178 @@ def test_routes_are_found_in_whatever_is_around_them():
     channels = ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(router)})
 
     for each in (application, channels):
-        paths = [path for path, _, is_socket in find_routes(each) if is_socket]
+        found = list(find_routes(each))
+        paths = [path for path, _, is_socket, _ in found if is_socket]
         assert paths == ["/ws/<int:room>/", "/ws/by-name/<name>/", "/ws/by-number/<int:pk>/", "/other/"]
+        assert not any(is_hidden for *_, is_hidden in found)
     assert list(find_routes(None)) == list(find_routes(lambda scope, receive, send: None)) == []
+
+
+def regular(route):
+    return re_path(route, CONSUMER)
+
+
+# By the key of its remedy: a router with a mistake, and the path that is named.
+MISTAKES = {
+    "class": ([path("ws/", AsyncWebsocketConsumer)], "/ws/"),
+    "class without a call": ([path("ws/", AsyncWebsocketConsumer.as_asgi)], "/ws/"),
+    "slash": ([regular("^/ws/$")], "//ws/"),
+    "regular": ([path(r"^ws/(?P<room>\w+)/$", CONSUMER)], "/ws/<room>/"),
+    "converter": ([regular("^ws/<str:room>/$")], "/ws/<str:room>/"),
+    "hidden by one without $": ([regular("^ws/"), regular(r"^ws/(?P<room>\w+)/$")], "/ws/<room>/"),
+    "hidden by unknown_path": ([unknown_path, path("ws/", CONSUMER)], "/ws/"),
+    "hidden by its like": ([path("<slug:a>/", CONSUMER), path("<str:b>/", CONSUMER)], "/<str:b>/"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_route_is_explained(name):
+    routes, where = MISTAKES[name]
+    command = asked()
+    command.found = list(find_routes(URLRouter(routes)))
+    with pytest.raises(Failed) as failed:
+        command.routes()
+
+    key, shown_path, *_ = failed.value.args
+    assert (key, shown_path) == (name.partition(" ")[0], where)
+    assert "In its routing.py" in texts(key, "", "")[1] or "In routing.py" in texts(key, "", "")[1]
+
+
+def test_no_mistake_is_seen_in_good_routes():
+    # A nested router that has no route for a path passes it on.
+    nested = path("ws/", URLRouter([path("a/", CONSUMER)]))
+    routes = [path("ws/lobby/", CONSUMER), path("ws/<int:pk>/", CONSUMER), path("ws/<slug:room>/", CONSUMER)]
+    command = asked()
+    command.found = list(find_routes(URLRouter([nested, *routes, regular(r"(?<!x)other/(?P<y>\d+)$")])))
+    command.reason = "not asked for routing.py here"
+
+    assert command.routes()
+
+
+@pytest.mark.parametrize("inside", [[path("ws/", CONSUMER)], None], ids=["a list", "None"])
+def test_what_is_no_application_is_explained(monkeypatch, inside):
+    """URLRouter is forgotten."""
+    application = ProtocolTypeRouter({"http": None, "websocket": inside})
+    monkeypatch.setattr(handshake, "get_default_application", lambda: application)
+    with pytest.raises(Failed) as failed:
+        asked().asgi_application()
+
+    assert failed.value.args == ("no router", project_settings.ASGI_APPLICATION, type(inside).__name__)
+
+
+def test_an_unused_routing_is_seen_where_nothing_is_routed(monkeypatch):
+    monkeypatch.setattr(handshake, "get_default_application", lambda: ProtocolTypeRouter({"websocket": URLRouter([])}))
+    monkeypatch.delitem(sys.modules, "chat.routing", raising=False)
+    with pytest.raises(Failed) as failed:
+        asked().routes()
+
+    assert failed.value.args[:2] == ("routing", "chat")
+
+
+def test_an_application_that_hangs_is_explained(monkeypatch, settings, tmp_path):
+    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "hanging.application"
+    command = Command()
+    command.import_seconds = 0.5
+
+    assert command.import_application() == "it takes longer than 0.5 s"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ftp://127.0.0.1/"],
+        ["http://127.0.0.1:99999/"],
+        ["http://not a host/"],
+        ["http://bücher.example/"],
+        ["::1"],
+        ["--token", "two\nlines"],
+        ["--token", ""],
+        ["--user", ""],
+        ["--origin", "app.example.com"],
+        ["--origin", "https://app.example.com/"],
+        ["--timeout", "soon"],
+        ["--timeout", "nan"],
+        ["--idle", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_asked(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(Command, "import_application", lambda self: "")
+    with pytest.raises(SystemExit) as end:
+        call_command("handshake", *arguments, "--json")
+
+    assert end.value.code == 2
+    (line,) = json.loads(capsys.readouterr().out)["steps"]
+    assert (line["step"], line["ok"]) == ("options", False)
+    assert "URLs are such as" in line["remedy"]
+
+
+@pytest.mark.parametrize("url", ["http://ann:hush@127.0.0.1:99999/?token=hush", "http://hush@127.0.0.1/?hush"])
+def test_a_password_in_a_url_is_not_shown(monkeypatch, capsys, url):
+    monkeypatch.setattr(Command, "import_application", lambda self: "")
+    with pytest.raises(SystemExit):
+        call_command("handshake", url)
+
+    assert "hush" not in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_a_user_who_would_be_anonymous_is_explained():
+    ann = get_user_model().objects.create_user("ann")
+    command = asked()
+    with ExitStack() as command.stack:
+        assert command.log_in("ann") == "as ann"
+    ann.is_active = False
+    ann.save()
+    with ExitStack() as command.stack, pytest.raises(Failed) as failed:
+        command.log_in("ann")
+
+    assert failed.value.args == ("anonymous", ann)
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Command, "import_application", interrupt)
+    with pytest.raises(CommandError) as end:
+        call_command("handshake")
+
+    assert end.value.returncode == 130
+
+
+def test_a_channel_layer_without_a_default_is_explained(monkeypatch):
+    monkeypatch.setattr(handshake, "get_channel_layer", lambda: None)
+    with pytest.raises(Failed) as failed:
+        asked().channel_layer()
+
+    assert failed.value.args == ("no layer",)
+
+
+def test_a_validator_of_channels_is_explained_by_the_hosts(settings, monkeypatch):
+    """In a project with realtime, too."""
+    application = ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(URLRouter([path("ws/", CONSUMER)]))})
+    monkeypatch.setattr(handshake, "get_default_application", lambda: application)
+    settings.DEBUG, settings.ALLOWED_HOSTS = False, []
+
+    assert asked(origin="https://evil.example").why_origin() == ["host", "evil.example"]
+    assert asked(origin="null").why_origin() == ["null"]
+    assert asked().why_origin() == ["host", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(("code", "key"), [(4000, "4000"), (4001, "code"), (4429, "4429"), (1011, "1011")])
+def test_codes_of_other_projects_are_their_own(monkeypatch, capsys, code, key):
+    """What realtime means by 4000 and 4429 is said of its own sockets only."""
+    error = ConnectionClosedError(frames.Close(code, ""), None)
+    for is_ours in (True, False):
+        monkeypatch.setattr(handshake.apps, "is_installed", lambda name, is_ours=is_ours: is_ours)
+        command = asked()
+        command.lines, command.ping = [], mock.Mock(side_effect=error)
+        assert not command.step("ping")
+        is_own = key == "code" or (code >= 4000 and not is_ours)
+        assert ("consumer's own" in command.lines[0]["remedy"]) == is_own
 
 
 def test_what_servers_send_is_shown_on_one_line():
