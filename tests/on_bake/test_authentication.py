@@ -480,7 +480,8 @@ async def test_a_token_decides_alone(ann, scope_of, bearers):
 
 
 @pytest.mark.parametrize("answer", ["None", "inactive", "anonymous", "expired"])
-async def test_a_token_that_does_not_hold_is_4401_beside_a_good_cookie(ann, connect, bearers, answer):
+async def test_a_token_that_does_not_hold_is_4401_beside_a_good_cookie(ann, connect, bearers, caplog, answer):
+    caplog.set_level(logging.INFO, "realtime")
     client = await sync_to_async(log_in)(ann)
     bearers["bad"] = {
         "None": None,
@@ -492,6 +493,8 @@ async def test_a_token_that_does_not_hold_is_4401_beside_a_good_cookie(ann, conn
     socket = await connect(client, headers=token("bad"), greeting=False)
 
     assert await socket.closed_with() == 4401
+    # No consumer has seen it.
+    assert " opened" not in caplog.text
 
 
 async def test_an_error_of_the_function_is_no_refusal(bearers):

@@ -8,13 +8,17 @@ from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from chat.frames import StoredMessage
 from chat.models import (
+    PRESENCE_LIFETIME,
     IdTaken,
     Message,
+    Presence,
     Room,
     can_join,
+    get_names_present,
     get_room,
     look_up,
     messages_after,
@@ -162,3 +166,12 @@ def test_the_demo_room(capsys, db):
 
     assert "7 messages in /rooms/demo/" in capsys.readouterr().out
     assert Room.objects.get(slug="demo").last_seq == 14
+
+
+def test_nobody_is_here_in_a_process_that_is_dead(room, ann, ben):
+    """Before another one has deleted what it left."""
+    now = timezone.now()
+    for user, seen_at in ((ann, now), (ben, now - PRESENCE_LIFETIME)):
+        Presence.objects.create(room=room, user=user, process=uuid.uuid4(), seen_at=seen_at)
+
+    assert get_names_present([room.pk]) == {room.pk: ["ann"]}
