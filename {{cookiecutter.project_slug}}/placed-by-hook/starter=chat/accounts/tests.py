@@ -83,6 +83,7 @@ def test_a_browser_that_has_logged_in_before_is_not_locked_out(client, ada, sett
     settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
     stranger, known = Client(), client
     log_in(known, "ada")
+    assert known.cookies["known_browser"]["httponly"]
     known.post(reverse("logout"))
     for _ in range(3):
         response = log_in(stranger, "ada", password="a guess")
