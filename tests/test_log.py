@@ -19,7 +19,10 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 OURS = {
     "realtime/activity.py": {"counts": "names and numbers of Activity"},
     "realtime/broadcasts.py": {"message['group']": "the layer takes a few characters of ASCII only"},
-    "realtime/fanout.py": {"name": "the layer takes a few characters of ASCII only"},
+    "realtime/fanout.py": {
+        "name": "the layer takes a few characters of ASCII only",
+        "message['group']": "of a group that this process has joined, by such a name",
+    },
     "realtime/outage.py": {
         "self._lost": "a constant of ours",
         "self._back": "a constant of ours",
