@@ -4,8 +4,8 @@ A real browser for the tests of pages, as two fixtures:
     browser = pytest.fixture(open_browser, scope="module")
     visit = pytest.fixture(visits)
 
-Nothing sleeps: each `expect()` waits for its condition, and each page fails its test by any error in its console, such
-as a violation of the Content-Security-Policy.
+Nothing sleeps: each `expect()` waits for its condition, and each page fails its test by any warning or error in its
+console, such as a violation of the Content-Security-Policy.
 """
 
 import os
@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import webdriver
 from servers import machines_network, require
 
 try:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright import sync_api as playwright
 except ImportError:
-    sync_playwright = None
+    playwright = None
 
 CONNECTED = "connected"
 # A host that is not the local machine's, on plain HTTP: as a phone sees a page.
@@ -48,8 +49,10 @@ FLAGS = [
 
 
 # The engines that a test runs in: `@each_engine`. Others run in Chromium.
-ENGINES = ["chromium", "firefox"]
+ENGINES = ["chromium", "firefox", "webkit"]
 each_engine = pytest.mark.parametrize("browser", ENGINES, indirect=True)
+# Those whose sockets Playwright can meet in the server's place.
+each_routing_engine = pytest.mark.parametrize("browser", ENGINES[:2], indirect=True)
 
 
 class Chromium:
@@ -100,13 +103,50 @@ class Firefox:
 
 
 def open_browser(request):
-    require(sync_playwright, "playwright is not installed")
-    with sync_playwright() as playwright:
-        browser = {"chromium": Chromium, "firefox": Firefox}[getattr(request, "param", "chromium")](playwright)
-        # Long enough for the longest wait between two attempts to reconnect, on a slow machine.
-        expect.set_options(timeout=60_000)
+    engine = getattr(request, "param", "chromium")
+    if engine == "webkit":
+        browser = webdriver.WebKit()
         yield browser
         browser.close()
+        return
+    require(playwright, "playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = {"chromium": Chromium, "firefox": Firefox}[engine](driver)
+        # Long enough for the longest wait between two attempts to reconnect, on a slow machine.
+        playwright.expect.set_options(timeout=webdriver.TIMEOUT * 1000)
+        yield browser
+        browser.close()
+
+
+def expect(actual):
+    """Return the assertions of Playwright on a page or locator of any engine."""
+    return (webdriver.Expect if isinstance(actual, webdriver.OURS) else playwright.expect)(actual)
+
+
+class Console:
+    """
+    The warnings and errors that pages of a test write to their consoles.
+
+    lines: list of str that name the page, the text and its place. wanted: how those begin that are no fault.
+    """
+
+    def __init__(self):
+        self.lines = []
+        self.wanted = [*HARMLESS]
+
+    def add(self, page, text, place):
+        if not text.startswith(tuple(self.wanted)):
+            self.lines.append(f"{page}: {text} ({place})")
+
+    def listen(self, context):
+        """Add what Playwright hears from the pages of its `context`, from now on."""
+        context.on("console", self._hear)
+        context.on("weberror", lambda error: self.add(error.page.url, str(error.error), "uncaught"))
+
+    def _hear(self, message):
+        if message.type in ("warning", "error", "assert"):
+            place = f"{message.location['url']}:{message.location['lineNumber']}"
+            self.add(message.page.url, message.text, place)
 
 
 def visits(browser):
@@ -115,28 +155,19 @@ def visits(browser):
 
     prepare: called with the page before it is opened. context: that of another page, whose cookies are shared; without
     it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`. wanted: how
-    errors in the console begin that the test is about.
+    warnings and errors in the console begin that the test is about.
     """
     contexts = []
-    console = []
-    harmless = [*HARMLESS]
-
-    def note(page, text, place):
-        if not text.startswith(tuple(harmless)):
-            console.append(f"{page.url}: {text} ({place})")
-
-    def note_message(message):
-        if message.type == "error":
-            note(message.page, message.text, f"{message.location['url']}:{message.location['lineNumber']}")
+    console = Console()
 
     def visit(url, state=CONNECTED, prepare=None, context=None, wanted=(), **options):
-        harmless.extend(wanted)
+        console.wanted.extend(wanted)
         if context is None:
             context = browser.new_context(**options)
             contexts.append(context)
+            if isinstance(browser, (Chromium, Firefox)):
+                console.listen(context)
         page = context.new_page()
-        page.on("console", note_message)
-        page.on("pageerror", lambda error: note(page, str(error), "uncaught"))
         if prepare:
             prepare(page)
         page.goto(url)
@@ -148,7 +179,10 @@ def visits(browser):
         yield visit
         for context in contexts:
             context.close()
-    assert not console, "\n".join(["the console is not empty:", *console])
+    if isinstance(browser, webdriver.WebKit):
+        for line in browser.console():
+            console.add(*line)
+    assert not console.lines, "\n".join(["the console is not empty:", *console.lines])
 
 
 def expect_state(page, text):

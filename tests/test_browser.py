@@ -8,6 +8,7 @@ from browser import (
     CONNECTED,
     PHONE_HOST,
     each_engine,
+    expect,
     expect_state,
     is_focused,
     messages,
@@ -18,11 +19,6 @@ from browser import (
     waiting,
 )
 from servers import Server
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
 
 browser = pytest.fixture(open_browser, scope="module")
 visit = pytest.fixture(visits)

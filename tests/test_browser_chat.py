@@ -14,6 +14,8 @@ from browser import (
     CONNECTED,
     box,
     each_engine,
+    each_routing_engine,
+    expect,
     expect_state,
     is_focused,
     messages,
@@ -24,11 +26,6 @@ from browser import (
     waiting,
 )
 from servers import LOCAL_PRODUCTION, Server, run
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
 
 USERS = ["ada", "grace", "mallory"]
 PASSWORD = "a horse, a staple"
@@ -336,7 +333,7 @@ def test_a_laptop_sleeps(enter, server, room):
             expect(waiting(page)).to_have_count(0)
 
 
-@each_engine
+@each_routing_engine
 def test_what_is_not_sent_survives_a_reload(enter, room):
     page, other = enter("ada", room), enter("grace", room)
     switch = Switch(page.context)
@@ -1274,8 +1271,7 @@ def test_a_page_that_stays_open_stays_small(enter, room):
 @each_engine
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
 def test_colors(enter, room, scheme, bright):
-    script = Script()
-    page = enter("ada", room, prepare=script, color_scheme=scheme)
+    page = enter("ada", room, color_scheme=scheme)
 
     def brightness(name):
         color = page.locator("body").evaluate(f"element => getComputedStyle(element).{name}")
@@ -1288,8 +1284,10 @@ def test_colors(enter, room, scheme, bright):
 @each_engine
 def test_right_to_left(enter, room):
     """In a translated page all sides change places."""
-    script = Script(message(1), message(2, user="ada"), last_seq=2)
-    page = enter("ada", room, prepare=script)
+    page, other = enter("ada", room), enter("grace", room)
+    send(other, "theirs")
+    expect(messages(page)).to_have_count(1)
+    send(page, "mine")
     expect(messages(page)).to_have_count(2)
 
     def left(number):

@@ -6,13 +6,8 @@ import shutil
 import struct
 
 import pytest
-from browser import expect_state, messages, open_browser, send, visits
+from browser import expect, expect_state, messages, open_browser, send, visits
 from servers import REPOSITORY, Server, run
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
 
 PASSWORD = "a horse, a staple"
 LINES = [

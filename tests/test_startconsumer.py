@@ -9,15 +9,10 @@ import sys
 
 import httpx
 import pytest
-from browser import box, messages, notice, open_browser, send, visits
+from browser import box, expect, messages, notice, open_browser, send, visits
 from clients import open_client
 from combinations import OPTIONS
 from servers import Server, run
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
 
 LONGEST = "a_name_of_40_letters_abcdefghijklmnopqrs"
 # One after the other in one project: imports have to stay sorted, and nothing to meet a name of Python or of the chat.

@@ -5,13 +5,8 @@ import re
 import shutil
 
 import pytest
-from browser import expect_state, open_browser, visits
+from browser import expect, expect_state, open_browser, visits
 from servers import Server, require, run
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
 
 PASSWORD = "a horse, a staple"
 MAKE_USER = f"from accounts.models import User; User.objects.create_user('ada', password={PASSWORD!r})"
