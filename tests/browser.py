@@ -55,6 +55,12 @@ each_engine = pytest.mark.parametrize("browser", ENGINES, indirect=True)
 each_routing_engine = pytest.mark.parametrize("browser", ENGINES[:2], indirect=True)
 
 
+def each_engine_and_kind(first, second):
+    """Run a test in Chromium with two kinds of server, and in the other engines with the second one."""
+    pairs = [("chromium", first), *((engine, second) for engine in ENGINES)]
+    return pytest.mark.parametrize(("browser", "kind"), pairs, indirect=["browser"])
+
+
 class Chromium:
     """The machine's Chromium. `new_context()` is Playwright's."""
 
@@ -154,19 +160,24 @@ def visits(browser):
     Return a function that opens a URL, waits for `state`, and returns the page.
 
     prepare: called with the page before it is opened. context: that of another page, whose cookies are shared; without
-    it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`. wanted: how
-    warnings and errors in the console begin that the test is about.
+    it the page is in a profile of its own, made with `options`, those of Playwright's `new_context()`, and `cookies`,
+    values by name. wanted: how warnings and errors in the console begin that the test is about.
+
+    Waits that pages choose at random, as before they connect again, are chosen from the first tenth.
     """
     contexts = []
     console = Console()
 
-    def visit(url, state=CONNECTED, prepare=None, context=None, wanted=(), **options):
+    def visit(url, state=CONNECTED, prepare=None, context=None, wanted=(), cookies=None, **options):
         console.wanted.extend(wanted)
         if context is None:
             context = browser.new_context(**options)
             contexts.append(context)
             if isinstance(browser, (Chromium, Firefox)):
                 console.listen(context)
+                context.add_init_script(webdriver.SOON)
+            if cookies:
+                context.add_cookies([{"name": name, "value": cookies[name], "url": url} for name in cookies])
         page = context.new_page()
         if prepare:
             prepare(page)
@@ -187,6 +198,11 @@ def visits(browser):
 
 def expect_state(page, text):
     expect(page.get_by_role("status")).to_have_text(text)
+
+
+def fits(page):
+    """Return whether a page needs no scrolling to the side. A scroll bar takes its place from the page in Firefox."""
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def is_focused(element):

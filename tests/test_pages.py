@@ -6,7 +6,7 @@ import shutil
 import httpx
 import npm
 import pytest
-from browser import open_browser, visits
+from browser import expect, fits, messages, open_browser, send, visits
 from servers import LOCAL_PRODUCTION, Server, run
 
 PASSWORD = "a horse, a staple"
@@ -32,7 +32,32 @@ OTHERS = """
 * { font-family: Tall !important }
 li { text-align: match-parent }
 """
+# Pages of the minimal starter, by path, and the titles that they have.
+TITLES = {
+    "403/": "Not allowed",
+    "csrf/": "This page was out of date",
+    "404/": "Not found",
+    "500/": "Something went wrong",
+}
+FAULTY_PAGES = """
+from django.core.exceptions import PermissionDenied
+from django.views.csrf import csrf_failure
+
+
+def refuse(request):
+    raise PermissionDenied
+
+
+urlpatterns += [
+    path("403/", refuse),
+    path("csrf/", csrf_failure),
+    path("500/", lambda request: 1 / 0),
+]
+"""
+# How Chromium tells in the console of a page that is an error.
+FAILED = "Failed to load resource: the server responded with a status of"
 NARROW = {"width": 320, "height": 568}
+DESKTOP = {"width": 1280, "height": 800}
 # 400 % on a screen of 1280 by 1024 (WCAG 1.4.10).
 ZOOMED = {"width": 320, "height": 256}
 
@@ -65,20 +90,31 @@ def enter(visit, chat):
     return enter
 
 
-@pytest.mark.parametrize("path", ["nowhere/", "rooms/nowhere/", "rooms/closed/"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_that_is_missing_is_one_of_the_site(enter, chat, path, scheme):
-    page = enter(color_scheme=scheme, viewport=NARROW)
-    # Chromium writes the status of an error to the console, also of one that is wanted.
-    page.route(chat.url + path, lambda route: route.fulfill(response=route.fetch(), status=200))
+@pytest.fixture(scope="module")
+def minimal(project, tmp_path_factory):
+    """The default project as in production, with pages that are 403 and 500."""
+    copy = shutil.copytree(project, tmp_path_factory.mktemp("minimal") / "project")
+    with (copy / "my_realtime_site" / "urls.py").open("a", encoding="utf-8") as urls:
+        urls.write(FAULTY_PAGES)
+    run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    with Server(copy, "production", env=LOCAL_PRODUCTION) as server:
+        yield server
 
-    page.goto(chat.url + path)
 
-    text = "There is no such room, or you are not a member of it." if "rooms" in path else "no page at this address"
-    assert text in page.get_by_role("main").inner_text()
-    assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
-    background = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 600) is (scheme == "light")
+def test_a_page_that_is_missing_is_one_of_the_site(enter, chat):
+    page = enter(viewport=NARROW, wanted=[FAILED])
+    for path in ("nowhere/", "rooms/nowhere/", "rooms/closed/"):
+        page.goto(chat.url + path)
+
+        text = (
+            "There is no such room, or you are not a member of it." if "rooms" in path else "no page at this address"
+        )
+        assert text in page.get_by_role("main").inner_text()
+        assert fits(page)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            background = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 600) is (scheme == "light")
     page.get_by_role("link", name="To the first page").click()
     page.wait_for_url(chat.url)
 
@@ -98,18 +134,9 @@ print(render_to_string("403.html", {"exception": "You are not a member of <b>."}
 
 
 @pytest.mark.parametrize("starter", ["minimal", "chat"])
-def test_a_title_in_a_font_of_another_system(enter, visit, bake, tmp_path, starter):
+def test_a_title_in_a_font_of_another_system(enter, visit, minimal, starter):
     """It has no scroll bar, nobody stops at it with the Tab key, and no letter is cut off."""
-    if starter == "chat":
-        check_title(enter("rooms/arabic/", bypass_csp=True))
-        return
-    project = shutil.copytree(bake(), tmp_path / "project")
-    run(project, "manage.py", "migrate")
-    with Server(project) as server:
-        check_title(visit(server.url, bypass_csp=True))
-
-
-def check_title(page):
+    page = enter("rooms/arabic/", bypass_csp=True) if starter == "chat" else visit(minimal.url, bypass_csp=True)
     page.add_style_tag(content=OTHERS)
     title = page.get_by_role("heading", level=1)
     content, box, overflow = title.evaluate("e => [e.scrollHeight, e.clientHeight, getComputedStyle(e).overflowY]")
@@ -164,32 +191,49 @@ def test_no_label_ends_in_a_colon_and_rules_are_below_the_field(visit, chat):
     assert rules.bounding_box()["y"] > password.bounding_box()["y"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [NARROW, {"width": 1280, "height": 800}], ids=["phone", "desktop"])
-def test_no_page_has_a_violation_that_axe_finds(enter, chat, scheme, viewport):
+def violations_of(page):
+    """Return what axe finds on the page, on a phone and a desktop, in the light and in the dark: a list of str."""
+    page.add_script_tag(path=npm.install("axe-core@4.14.1") / "node_modules" / "axe-core" / "axe.min.js")
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for size in (NARROW, DESKTOP):
+            page.set_viewport_size(size)
+            for violation in page.evaluate("axe.run().then((results) => results.violations)"):
+                nodes = [node["html"] for node in violation["nodes"]]
+                found.append(f"{page.url}, {scheme}, {size}: {violation['id']} {nodes}")
+    return found
+
+
+def test_no_page_of_the_chat_has_a_violation_that_axe_finds(enter, chat):
     """https://github.com/dequelabs/axe-core: contrast, names of controls, landmarks, what ARIA allows."""
-    axe = npm.install("axe-core@4.14.1") / "node_modules" / "axe-core" / "axe.min.js"
-    page = enter("rooms/arabic/", bypass_csp=True, color_scheme=scheme, viewport=viewport)
+    page = enter("rooms/arabic/", bypass_csp=True, wanted=[FAILED])
     page.get_by_text("Who is here").click()
-    found = {}
-
-    def look():
-        page.add_script_tag(path=axe)
-        violations = page.evaluate("axe.run().then((results) => results.violations)")
-        for violation in violations:
-            found[page.url, violation["id"]] = [node["html"] for node in violation["nodes"]]
-
-    look()
-    paths = ["", "rooms/arabic/people/ada/", "accounts/password_change/", "accounts/email/"]
+    found = violations_of(page)
+    paths = ["", "rooms/arabic/people/ada/", "accounts/password_change/", "accounts/email/", "nowhere/"]
     for path in ["rooms/arabic/people/%D9%85%D8%AD%D9%85%D8%AF/", *paths]:
         page.goto(chat.url + path)
-        look()
+        found += violations_of(page)
+    page.goto(chat.url)
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url(chat.url + "accounts/login/")
     for path in ("accounts/login/", "accounts/signup/", "accounts/password_reset/"):
         page.goto(chat.url + path)
-        look()
-    assert found == {}
+        found += violations_of(page)
+    assert found == []
+
+
+def test_no_page_of_minimal_has_a_violation_that_axe_finds(visit, minimal):
+    page = visit(minimal.url, bypass_csp=True, wanted=[FAILED])
+    found = violations_of(page)
+    send(page, "Hello!")
+    expect(messages(page)).to_have_text(["Hello!"])
+    found += violations_of(page)
+    for path, title in TITLES.items():
+        page.goto(minimal.url + path)
+        expect(page.get_by_role("heading", level=1)).to_have_text(title)
+        found += violations_of(page)
+    assert found == []
 
 
 def test_headers(chat):

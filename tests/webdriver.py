@@ -14,11 +14,14 @@ import tempfile
 from ctypes.util import find_library
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urljoin
 
 import httpx
 from servers import free_port, require, wait_until
 
 TIMEOUT = 60
+# A script for each page: what it chooses at random from a range, it chooses from the first tenth.
+SOON = "{ const { random } = Math; Math.random = () => random() / 10; }"
 KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Backspace": "\ue003"}
 # Returns the elements that the steps of a locator lead to.
 FIND = r"""
@@ -96,7 +99,7 @@ class WebKit:
 
     def new_context(self, color_scheme="light", viewport=None):
         if color_scheme not in self.drivers:
-            self.drivers[color_scheme] = self._start(["--dark"] if color_scheme == "dark" else [])
+            self.drivers[color_scheme] = self._start([SOON, f"--{color_scheme}"])
         return Context(self.drivers[color_scheme], viewport or {"width": 1280, "height": 720})
 
     def _start(self, arguments):
@@ -171,14 +174,26 @@ class Context:
     def __init__(self, driver, viewport):
         self.driver, self.viewport = driver, viewport
         self.pages = []
+        self.spare = None
 
     def new_page(self):
+        page, self.spare = self.spare or self._open(), None
+        return page
+
+    def _open(self):
         if self.pages:
             # A tab is opened in the profile of the last window.
             assert self.driver.last is self, "another profile was opened meanwhile"
         self.driver.last = self
         self.pages.append(Page(self, self.driver.post("window/new", type="tab" if self.pages else "window")["handle"]))
         return self.pages[-1]
+
+    def add_cookies(self, cookies):
+        """Add them from a page of their site, the only one that may; it becomes that of `new_page()`."""
+        self.spare = self._open()
+        for cookie in cookies:
+            self.spare.goto(urljoin(cookie["url"], "/healthz"))
+            self.spare.post("cookie", cookie={"name": cookie["name"], "value": cookie["value"]})
 
     def set_offline(self, is_offline):
         """Let new WebSockets fail in the open pages, which are told so; those that are open stay so."""
@@ -286,6 +301,10 @@ class Locator:
 
     def fill(self, text):
         self.page.run(FILL, self._element(), "insertText" if text else "delete", text)
+
+    def set_checked(self, is_checked):
+        if self.evaluate("(element) => element.checked") is not is_checked:
+            self.click()
 
     def click(self):
         (reference,) = self._element().values()

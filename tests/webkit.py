@@ -1,18 +1,18 @@
 """
 Run WebKitGTK for WebKitWebDriver, without the buttons and the least width of its MiniBrowser.
 
-    python webkit.py [--dark]
+    python webkit.py SCRIPT [--dark]
 
-Each new window is a profile of its own; each new tab is another window in the profile of the last one. The warnings
-and errors that pages write to their consoles, from their first line on, are printed: a JSON list `[url, text, place]`
-each.
+Each new window is a profile of its own; each new tab is another window in the profile of the last one. Each page runs
+SCRIPT first. The warnings and errors that pages write to their consoles, from their first line on, are printed: a JSON
+list `[url, text, place]` each.
 """
 
 import ctypes
 import sys
 
 # WebKit itself prints nothing of a profile that is forgotten in the end.
-NOTE = r"""
+NOTE = r"""{
 const note = (...line) =>
   webkit.messageHandlers.note.postMessage(JSON.stringify([location.href, ...line.map(String)]));
 const watch = (type, tell) => addEventListener(type, (event) => note(...tell(event)), true);
@@ -28,7 +28,7 @@ watch("error", ({ message, filename, lineno, target }) =>
 watch("unhandledrejection", ({ reason }) => [reason, reason?.stack]);
 watch("securitypolicyviolation", ({ violatedDirective, blockedURI, sourceFile, lineNumber }) =>
   [`against the CSP: ${violatedDirective} ${blockedURI}`, `${sourceFile}:${lineNumber}`]);
-"""
+}"""
 START_OF_DOCUMENT = 0
 # Those that it is linked with are found through it.
 library = ctypes.CDLL("libwebkit2gtk-4.1.so.0")
@@ -46,13 +46,13 @@ def connect(source, signal, function):
     call("g_signal_connect_data", source, signal, function, None, None, 0)
 
 
-def main(is_dark):
+def main(script, is_dark):
     """Open a window or tab whenever WebKitWebDriver asks for one, until it ends this process."""
     call("gtk_init_check", None, None)
     call("g_object_set", call("gtk_settings_get_default"), "gtk-application-prefer-dark-theme", is_dark, None)
     context = call("webkit_web_context_new")
     scripts = call("webkit_user_content_manager_new")
-    script = call("webkit_user_script_new", NOTE, 0, START_OF_DOCUMENT, None, None)
+    script = call("webkit_user_script_new", NOTE + script, 0, START_OF_DOCUMENT, None, None)
     call("webkit_user_content_manager_add_script", scripts, script)
     views = []
 
@@ -97,4 +97,4 @@ def main(is_dark):
     call("gtk_main")
 
 
-main("--dark" in sys.argv)
+main(sys.argv[1], "--dark" in sys.argv)
