@@ -112,6 +112,17 @@ def test_nobody_becomes_known_to_an_account_without_its_password(client, ada, se
         assert log_in(Client(), "ada", password="a guess").status_code == code
 
 
+def test_a_browser_that_is_logged_in_is_not_known_to_others(db, ada, settings):
+    """Each further login of mallory would be a browser with guesses of its own."""
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
+    sign_up(Client(), "mallory")
+    for code in (200, 200, 429):
+        client = Client()
+        log_in(client, "mallory")
+        response = client.post(reverse("admin:login"), {"username": "ada", "password": "a guess"})
+        assert response.status_code == code
+
+
 def test_guesses_of_one_address_are_refused_whatever_the_name(client, db, settings):
     settings.ACCOUNTS_GUESSES_PER_ADDRESS = 3
     settings.REALTIME_TRUST_PROXY = True
