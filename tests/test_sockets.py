@@ -128,7 +128,7 @@ def test_a_foreign_origin_is_refused(server, origin, remedy):
     wait_until(lambda: re.search(line, server.log), "a log line")
 
 
-@pytest.mark.parametrize("path", ["ws/nowhere/", "ws/socket-server", "", "%00%f0%9f%a6%8a", "%0aforged%1b[31m"])
+@pytest.mark.parametrize("path", ["ws/nowhere/", "ws/socket-server", "", "%f0%9f%a6%8a", "%0aforged%1b[31m"])
 def test_an_unknown_path_is_closed_with_4404(server, path):
     with open_client(server, path=path, greeting=False) as client, pytest.raises(ConnectionClosed) as closed:
         client.receive()
@@ -137,6 +137,19 @@ def test_an_unknown_path_is_closed_with_4404(server, path):
     wait_until(lambda: "no such path in routing.py" in server.log, "a log line")
     assert "\nforged" not in server.log
     assert "\x1b[31m" not in server.log
+
+
+def test_a_path_with_nul(server):
+    """In production it reaches no code of the project: PostgreSQL fails at it."""
+    options = {"path": "%00", "greeting": False}
+    if server.kind == "production":
+        with pytest.raises(InvalidStatus) as refusal, open_client(server, **options):
+            pass
+        assert refusal.value.response.status_code == 400
+    else:
+        with open_client(server, **options) as client, pytest.raises(ConnectionClosed) as closed:
+            client.receive()
+        assert closed.value.rcvd.code == 4404
 
 
 @pytest.mark.parametrize(("frame", "code"), BAD_FRAMES.values(), ids=BAD_FRAMES)
