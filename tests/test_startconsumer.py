@@ -17,6 +17,7 @@ from servers import Server, run
 LONGEST = "a_name_of_40_letters_abcdefghijklmnopqrs"
 # One after the other in one project: imports have to stay sorted, and nothing to meet a name of Python or of the chat.
 NAMES = ["live_scores", "notifications", "room2", "room10", "a", "zebra", "lobby", "match", "x2_y3", LONGEST]
+FEW = ["live_scores", "room2", "room10", "zebra", "lobby", LONGEST]
 
 ALLOWED = (
     "1 to 40 lower-case letters, digits and single underscores between them, a letter first, for example live_scores"
@@ -110,18 +111,31 @@ def change(project, name, *replacements):
 # What comes out
 
 
-@pytest.fixture(scope="module", params=OPTIONS["starter"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((starter, names), id=f"{starter}-{len(names)}", marks=[pytest.mark.weekly] * (names is NAMES))
+        for names in (FEW, NAMES)
+        for starter in OPTIONS["starter"]
+    ],
+)
 def grown(request, bake, tmp_path_factory):
-    """A project of each starter in which all NAMES have been started, and what ruff said after each: (Path, list)."""
-    project = shutil.copytree(bake(starter=request.param), tmp_path_factory.mktemp("grown") / "project")
-    # Where the longest comes first, the line of the sockets is broken at once.
-    names = NAMES if request.param == "minimal" else NAMES[::-1]
+    """
+    A project of each starter in which apps have been started.
+
+    Return its Path, the names of the apps, and what ruff said after each.
+    """
+    starter, names = request.param
+    project = shutil.copytree(bake(starter=starter), tmp_path_factory.mktemp("grown") / "project")
+    if starter == "chat":
+        # Where the longest comes first, the line of the sockets is broken at once.
+        names = names[::-1]
     said = []
     for name in names:
         assert "by hand" not in start(project, name)
         said.append(style_of(project))
     run(project, "manage.py", "migrate")
-    return project, said
+    return project, names, said
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +145,8 @@ def server(grown):
 
 
 def test_the_style_is_that_of_the_project(grown):
-    project, said = grown
-    assert said == [""] * len(NAMES)
+    project, names, said = grown
+    assert said == [""] * len(names)
     djlint = [sys.executable, "-m", "djlint", "--check", "--lint", "."]
     result = subprocess.run(djlint, cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
@@ -144,19 +158,20 @@ def test_the_checks_are_silent(grown):
 
 
 def test_three_tests_of_each_pass(grown):
-    result = run(grown[0], "-m", "pytest", "-W", "error", *NAMES)
+    project, names, _ = grown
+    result = run(project, "-m", "pytest", "-W", "error", *names)
 
-    assert f"{3 * len(NAMES)} passed in" in result.stdout
+    assert f"{3 * len(names)} passed in" in result.stdout
 
 
 def test_the_frames_of_all_are_told_apart(grown, bake):
-    project, _ = grown
+    project, names, _ = grown
     starter = "chat" if is_chat(project) else "minimal"
     before, after = (
         run(path, "manage.py", "frames", "--typescript").stdout for path in (bake(starter=starter), project)
     )
 
-    assert {f"/ws/{name}/" for name in NAMES} <= set(re.findall(r"Consumer at (\S+) sends", after))
+    assert {f"/ws/{name}/" for name in names} <= set(re.findall(r"Consumer at (\S+) sends", after))
     # A second class of the same name would rename the types of the chat, on which a page may rely.
     assert set(re.findall(r"export type (\w+)", before)) <= set(re.findall(r"export type (\w+)", after))
     # So have those that all share.
@@ -164,8 +179,8 @@ def test_the_frames_of_all_are_told_apart(grown, bake):
     assert re.search(r"export type ZebraConsumerSends = (.+);", after)[1].split(" | ") == [*shared, "ZebraMessage"]
 
 
-def test_every_page_is_served_and_every_socket_greets(server):
-    for name in NAMES:
+def test_every_page_is_served_and_every_socket_greets(grown, server):
+    for name in grown[1]:
         page = httpx.get(f"{server.url}{name}/")
         assert page.status_code == 200
         assert f'data-socket-path="/ws/{name}/"' in page.text
