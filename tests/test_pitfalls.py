@@ -259,8 +259,6 @@ def test_disconnect_after_a_refused_connect(probes):
 
 
 def test_a_forgotten_collectstatic_is_named(copy):
-    # Another test may have collected them before the copy.
-    shutil.rmtree(copy / "staticfiles", ignore_errors=True)
     with Server(copy, "production", env=LOCAL_PRODUCTION) as server:
         assert "Every page will be an error: run `manage.py collectstatic --no-input`" in server.log
         assert httpx.get(server.url).status_code == 500

@@ -221,7 +221,8 @@ def test_scripts_are_scripts_whatever_the_system_says(project):
     assert run(project, "-c", code).stdout == "text/javascript\n"
 
 
-def test_https(project):
+def test_https(project, tmp_path):
+    project = shutil.copytree(project, tmp_path / "project")
     variables = PRODUCTION | {"DATABASE_URL": "", "REDIS_URL": "", "DJANGO_TRUST_PROXY": "true"}
     run(project, "manage.py", "collectstatic", "--no-input", env=variables)
     with Server(project, "production", env=variables) as server, httpx.Client(base_url=server.url) as browser:
