@@ -17,6 +17,9 @@ READY := .venv/ready-$(subst /,-,$(PYTHON))
 unexport VIRTUAL_ENV DATABASE_URL REDIS_URL
 unexport $(filter DJANGO_%,$(.VARIABLES))
 
+# A container's Python may keep no bytecode; here each of many starts would compile all of Django.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv trusts whom pip trusts: the certificates of this machine.
 export UV_SYSTEM_CERTS := true
 
