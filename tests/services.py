@@ -56,18 +56,25 @@ class Redis(Service):
         return subprocess.check_output(["redis-cli", "-p", str(self.port), *words], text=True)
 
 
+def tls_lines(port, key, certificate):
+    """Return the lines of sentinel.conf with which it speaks TLS, also to the servers that it watches."""
+    lines = ["port 0", f"tls-port {port}", f"tls-key-file {key}", f"tls-cert-file {certificate}"]
+    return [*lines, f"tls-ca-cert-file {certificate}", "tls-auth-clients no", "tls-replication yes"]
+
+
 class Sentinel(Service):
     """
     Watches `master`, a Redis with this password, with others of which `quorum` must agree that it is gone.
 
+    tls: the Paths of a key and a certificate, if it and the master speak TLS.
     The program is that of Redis: Debian's package redis-sentinel has a link to it.
     """
 
-    def __init__(self, master, password, quorum=2):
+    def __init__(self, master, password, quorum=2, tls=None):
         require(shutil.which("redis-server"), "redis-server is not installed")
         super().__init__()
         lines = [
-            f"port {self.port}",
+            *(tls_lines(self.port, *tls) if tls else [f"port {self.port}"]),
             "bind 127.0.0.1",
             f"requirepass {password}",
             f"sentinel sentinel-pass {password}",

@@ -585,7 +585,7 @@ PROJECT_FAULTS = {
     ),
     "redis-py 8": (
         "channel_layer.py",
-        '{"socket_timeout": None, ',
+        '{"socket_timeout": READ_TIMEOUT, ',
         "{",
         "channel layer",
         "after 5 idle seconds every socket is closed with 1011",

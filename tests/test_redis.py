@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import signal
 import subprocess
 from contextlib import ExitStack
 
@@ -11,6 +12,7 @@ from clients import log_in_all, open_client
 from servers import LOCAL_PRODUCTION, Server, run, wait_until
 from services import Redis, Sentinel
 from test_chat import Page, check_messages, have_all, staying, until
+from test_deploy import make_certificate
 from websockets.exceptions import ConnectionClosed
 
 PASSWORD = "s3cret"
@@ -136,20 +138,38 @@ class Watched:
         )
 
     def has_failed_over(self):
-        told = self.ask(self.sentinels[0], "sentinel", "get-master-addr-by-name", "master")
+        told = self.ask(self.sentinels[-1], "sentinel", "get-master-addr-by-name", "master")
         return str(self.replica.port) in told.split()
 
 
-def test_minimal_goes_on_after_a_failover(talking):
+@pytest.mark.parametrize("how", ["killed", pytest.param("vanished", marks=pytest.mark.weekly)])
+def test_minimal_goes_on_after_a_failover(talking, how):
+    """Also when the machine of the master is gone: its connections say nothing more, and so does its sentinel."""
     with Watched() as redis, ExitStack() as stack:
         servers = start(stack, talking, redis.url)
         with open_client(servers[0], path="ws/talk/?a") as ann, open_client(servers[1], path="ws/talk/?a") as ben:
             hear(ann, ben, "before")
-        redis.master.kill()
+        for gone in (redis.master, redis.sentinels[0]):
+            gone.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         wait_until(redis.has_failed_over, "the sentinels have made the replica the master", timeout=30)
         wait_until(lambda: is_heard(servers), "the processes meet on the new master", timeout=30)
         for server in servers:
             assert "Traceback" not in server.log
+
+
+def test_sentinel_over_tls(talking, tmp_path):
+    """With certificates that nobody can check, of another name, of the sentinel and of Redis."""
+    certificate = make_certificate(tmp_path)
+    with (
+        Redis(tls=certificate, requirepass=PASSWORD) as master,
+        Sentinel(master, PASSWORD, quorum=1, tls=certificate) as sentinel,
+        ExitStack() as stack,
+    ):
+        hosts = f"localhost:{sentinel.port}"
+        url = f"rediss+sentinel://:{PASSWORD}@{hosts}/master/0?sentinel_password={PASSWORD}&ssl_cert_reqs=none"
+        servers = start(stack, talking, url)
+        with open_client(servers[0], path="ws/talk/?a") as ann, open_client(servers[1], path="ws/talk/?a") as ben:
+            hear(ann, ben, "encrypted")
 
 
 def is_heard(servers, path="ws/talk/?a"):

@@ -1,12 +1,17 @@
 """REDIS_URL, as settings.CHANNEL_LAYERS needs it: how sockets in different processes reach each other."""
 
 import re
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 EXAMPLES = (
     "redis://host:6379/0, rediss://:password@host:6379/0,"
     " redis+sentinel://:password@host:26379,host:26379/service/0?sentinel_password=…, or several URLs with commas"
 )
+
+# Seconds. A machine that vanishes closes no connection: without a limit, its readers would wait for ever.
+READ_TIMEOUT = 15
+# A sentinel may be gone, too: the next is asked while sockets wait. redis-py would try the first one four times.
+SENTINEL = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": None}
 
 
 def channel_layer(url, prefix, capacity):
@@ -28,10 +33,10 @@ def channel_layer(url, prefix, capacity):
 
 def redis_host(url):
     """Return an entry of the "hosts" of channels_redis for `url`. Raises ValueError."""
-    # redis-py 8 gives up a read after 5 s, and an idle socket would close with 1011. It also stops at 100 connections,
-    # fewer than many sockets that use Channels' own groups may need at a time.
-    # https://github.com/django/channels_redis/issues/422
-    options = {"socket_timeout": None, "max_connections": 1000}
+    # redis-py 8 gives up a read after 5 s, as long as channels_redis waits for the next message, and an idle socket would
+    # close with 1011. It also stops at 100 connections, fewer than many sockets that use Channels' own groups may need at
+    # a time. https://github.com/django/channels_redis/issues/422
+    options = {"socket_timeout": READ_TIMEOUT, "max_connections": 1000}
     # Imported here, since it takes a tenth of a second.
     from redis import asyncio as redis
 
@@ -45,7 +50,7 @@ def redis_host(url):
             raise ValueError("it names no database")
         pool = redis.ConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
         # The text of a ValueError may hold a part of the password; that of a TypeError names an option.
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         what = f"has an option that redis-py does not know, {option[1]}" if option else "is not understood"
@@ -57,6 +62,8 @@ def redis_host(url):
 
 def sentinel_host(url):
     """Return the options of channels_redis for `redis+sentinel://user:password@host:port,host:port/service/db?…`."""
+    from redis.asyncio.connection import Connection, parse_url
+
     parts = urlsplit(url)
     login, _, addresses = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
@@ -65,19 +72,24 @@ def sentinel_host(url):
     sentinels = []
     for address in addresses.split(","):
         host, _, port = address.rpartition(":")
-        sentinels.append((host, int(port)))
+        sentinels.append((host.strip("[]"), int(port)))
     username, _, password = login.partition(":")
     query = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
     sentinel = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    if query:
-        raise TypeError(f"unexpected keyword argument '{min(query)}'")
-    tls = {"ssl": True} if parts.scheme.startswith("rediss") else {}
+    # What is left is for redis-py, as in a URL of one Redis. The sentinels have the same certificates.
+    further = parse_url(f"{parts.scheme.partition('+')[0]}://host?{urlencode(query)}")
+    connection_class = further.pop("connection_class", Connection)
+    connection_class(**further)
+    del further["host"]
+    tls = {"ssl": True} if connection_class is not Connection else {}
+    sentinel |= tls | {name: value for name, value in further.items() if name.startswith("ssl_")}
     return {
         "sentinels": sentinels,
         "master_name": unquote(service),
-        "sentinel_kwargs": sentinel | {"socket_timeout": 1} | tls,
+        "sentinel_kwargs": sentinel | SENTINEL,
         "username": unquote(username) or None,
         "password": unquote(password) or None,
         "db": int(db or 0),
         **tls,
+        **further,
     }
