@@ -248,7 +248,7 @@ class Group:
     two: bool = False
 
 
-CHANNELS = ("tutorial", "project")
+CHANNELS = ("tutorial", "project", "before")
 
 GROUPS = (
     Group(

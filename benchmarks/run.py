@@ -44,6 +44,8 @@ def measure(options):
     project = bakes[0][0]
     python = subjects.python_for(project)
     chosen, notes = subjects.make_subjects(project, python, options.subject or subjects.NAMES)
+    if options.before:
+        chosen.insert(1, subjects.make_before(options.before, python))
     results = {"environment": machine.environment(python), "plan": vars(plan), "notes": notes, "figures": {}}
     results["figures"]["bake"] = {"project": [{"value": seconds} for _, seconds in bakes]}
     if not machine.redis_server():
@@ -79,6 +81,7 @@ def read_options():
     parser.add_argument("--quick", action="store_true", help="a minute, to try it out: one round, short and small")
     parser.add_argument("--only", action="append", metavar="MEASURE", choices=names, help=", ".join(names))
     parser.add_argument("--subject", action="append", choices=subjects.NAMES, help="leave out the others")
+    parser.add_argument("--before", metavar="REVISION", help="measure the template as it was at a commit, too")
     parser.add_argument("--rounds", type=int, metavar="N", help="instead of 3, or 1 with --quick")
     parser.add_argument("--document", action="store_true", help="put the figures and the chart into docs/")
     return parser.parse_args()

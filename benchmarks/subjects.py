@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from machine import BUILD, REPOSITORY, RUN, append_settings, clean_environ, project_python, slug_of
@@ -53,15 +53,19 @@ class Subject:
         return [str(part).format(port=port) for part in self.command]
 
 
-def bake(*answers):
-    """Bake as users do, with `answers` such as "starter=chat"; return the project's folder and the seconds it took."""
-    output = RUN / "project"
+def bake(*answers, template=REPOSITORY, name="project"):
+    """
+    Bake as users do, with `answers` such as "starter=chat"; return the project's folder and the seconds it took.
+
+    template: the folder of the template. name: of the folder that it is baked into.
+    """
+    output = RUN / name
     shutil.rmtree(output, ignore_errors=True)
     command = [
         sys.executable,
         "-m",
         "cookiecutter",
-        REPOSITORY,
+        template,
         "--no-input",
         "--default-config",
         "--output-dir",
@@ -99,6 +103,18 @@ def make_subjects(project, python, wanted):
 
 
 NAMES = ("tutorial", "project", "starlette", "ws", "socket.io")
+
+
+def make_before(revision, python):
+    """Return the Subject that is a bake of the template as it was at `revision`, a name that git knows."""
+    template = RUN / "template-before"
+    shutil.rmtree(template, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", "--no-checkout", REPOSITORY, template], check=True)
+    if subprocess.run(["git", "checkout", "--quiet", revision], cwd=template).returncode:
+        sys.exit(f"--before: git does not know the revision {revision}.")
+    project, _ = bake(template=template, name="before")
+    before = make_project(project, python)
+    return replace(before, name="before", label=f"before ({revision})")
 
 
 def make_project(project, python):
