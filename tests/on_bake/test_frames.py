@@ -2,12 +2,14 @@
 
 import collections
 import datetime
+import gc
 import json
 import math
 import subprocess
 import sys
 import time
 import uuid
+import weakref
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -173,6 +175,24 @@ def test_what_is_no_frame_is_refused(text, code, id):
 
     assert (error.code, error.id) == (code, id)
     assert find_id(text) == id
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"type": "message"}', '{"type": "unknown"}', '{"type": "message", "id": 7}']
+)
+def test_a_refused_frame_is_freed_at_once(text):
+    """In a cycle it would wait for the garbage collector: a client that sends thousands of 64 KiB fills the memory."""
+    decode = decoder_of([Message])
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            decode(text)
+        except FrameError as error:
+            refused = weakref.ref(error)
+        assert refused() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ class Ping(Frame):
     """Ask for a pong."""
 
 
-class Pong(Frame):
+class _WithBounds(Frame):
     """
-    Answer a ping.
+    What every greeting and pong says, set when it is sent.
 
     max_size: bytes that a frame may have. crowd: seconds over which pages spread their return.
     """
@@ -85,17 +85,15 @@ class Pong(Frame):
     crowd: float | UnsetType = UNSET
 
 
-class ConnectionEstablished(Frame):
-    """
-    Greet.
+class Pong(_WithBounds):
+    """Answer a ping."""
 
-    max_size: bytes that a frame may have. crowd: seconds over which pages spread their return.
-    """
+
+class ConnectionEstablished(_WithBounds):
+    """Greet."""
 
     # Made by a function, it is no default that is left out.
     message: str = msgspec.field(default_factory=lambda: "You are now connected!")
-    max_size: int | UnsetType = UNSET
-    crowd: float | UnsetType = UNSET
 
 
 class Wait(Frame):
@@ -181,17 +179,21 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
         try:
             return decode_union(text)
         except (*_ERRORS, RecursionError, FrameError) as error:
-            tag, id = _read_head(text)
-            if not tag or tag not in classes:
-                refused = FrameError("unknown_type", f'Frames of type "{tag[:50]}" are not understood.')
-            elif isinstance(error, FrameError):
-                refused = error
-            else:
-                refused = _explain(error, classes[tag])
-            refused.id = refused.id or id
-            raise refused from None
+            # Not in a variable here: the error, its traceback and this text would be a cycle, which waits for the
+            # garbage collector.
+            raise _refusal(text, error, classes) from None
 
     return decode
+
+
+def _refusal(text, error, classes):
+    """Return the FrameError for `text`, which the decoder of `classes`, a dict by tag, has refused with `error`."""
+    tag, id = _read_head(text)
+    if not tag or tag not in classes:
+        return FrameError("unknown_type", f'Frames of type "{tag[:50]}" are not understood.', id)
+    refused = error if isinstance(error, FrameError) else _explain(error, classes[tag])
+    refused.id = refused.id or id
+    return refused
 
 
 def find_id(text: str) -> str | None:
@@ -298,7 +300,7 @@ _DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
 
 def completed(frame, activity):
     """Return `frame` with what every greeting and pong says: how large a frame may be, how long to spread a return."""
-    if isinstance(frame, ConnectionEstablished | Pong):
+    if isinstance(frame, _WithBounds):
         frame.max_size, frame.crowd = settings.REALTIME_MAX_FRAME_SIZE, activity.crowd
     elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
         return {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": activity.crowd} | frame
@@ -314,7 +316,7 @@ def encode(frame: Sendable) -> str | bytes:
     Raises TypeError for anything else, and ValueError for NaN, Infinity and half a surrogate pair, which no browser
     could read. Raises FrameError for a value that is nested too deep, since a client may have sent it.
     """
-    if isinstance(frame, str | bytes):
+    if isinstance(frame, (str, bytes)):
         return frame
     if isinstance(frame, dict):
         if not isinstance(frame.get("type"), str):
@@ -335,6 +337,8 @@ def encode(frame: Sendable) -> str | bytes:
 def _is_plain(value):
     """Tell whether msgspec writes this dict, list, struct or float as DjangoJSONEncoder would, only faster."""
     kind = type(value)
+    if kind in _PLAIN:
+        return True
     if kind is dict:
         if not _STR.issuperset(map(type, value)):
             return False
@@ -347,4 +351,4 @@ def _is_plain(value):
         values = astuple(value)
     else:
         return False
-    return all(map(_is_plain, [value for value in values if type(value) not in _PLAIN]))
+    return _PLAIN.issuperset(map(type, values)) or all(map(_is_plain, values))
