@@ -692,7 +692,7 @@ async def test_an_unexpected_error_closes_nobody_and_is_logged(ann, connect, unt
         patch.setattr(users, "get_users", fail)
         await until(lambda: caplog.messages.count("A login cannot be checked") > 2)
         assert "ZeroDivisionError: a bug" in caplog.text
-        patch.setattr(users.UserBatcher, "load", fail)
+        patch.setattr(users.UserBatcher, "add", fail)
         await until(lambda: caplog.messages.count("Logins cannot be checked") > 2)
     await assert_in(socket)
     await User.objects.aupdate(is_active=False)

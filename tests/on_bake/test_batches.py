@@ -1,12 +1,13 @@
-"""Messages that gather while a call to Redis is under way."""
+"""What gathers while a call to Redis or to the database is under way."""
 
 import asyncio
+from math import ceil
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from channels_redis.core import RedisChannelLayer
 
-from realtime import batches, layers
+from realtime import fanout, layers
 from realtime.batches import Batcher
 from realtime.fanout import broadcast_of
 from realtime.outage import Unavailable
@@ -16,19 +17,20 @@ class Calls:
     """
     Takes calls, each of which ends when `go` is set.
 
-    error: what the next ones fail with. bad: the text of a message with which a call fails.
+    error: what the next ones fail with. bad: the text with which a call fails.
     """
 
     def __init__(self):
         self.made, self.go, self.error, self.bad = [], asyncio.Event(), None, None
 
-    async def __call__(self, function, layer, shard, messages):
-        self.made.append([message["text"] for message in messages])
+    async def __call__(self, texts):
+        self.made.append(texts)
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        if self.bad in self.made[-1]:
+        if self.bad in texts:
             raise TypeError(self.bad)
+        return [text.upper() for text in texts]
 
 
 @pytest.fixture
@@ -36,42 +38,46 @@ async def calls():
     return Calls()
 
 
-def send(batcher, *texts):
-    return [asyncio.create_task(batcher.send({"group": "room", "text": text})) for text in texts]
+def add(batcher, *texts):
+    return [batcher.add(text) for text in texts]
 
 
 async def test_what_comes_meanwhile_is_one_call(calls, until):
-    batcher = Batcher(calls, None, 0)
-    first = send(batcher, "a")
+    batcher = Batcher(calls, 100)
+    first = add(batcher, "a")
     await until(lambda: calls.made)
-    others = send(batcher, "b", "c", "d")
+    others = add(batcher, "b", "c", "d")
     await asyncio.sleep(0)
     assert calls.made == [["a"]]
 
     calls.go.set()
-    await asyncio.gather(*first, *others)
+    assert await asyncio.gather(*first, *others) == ["A", "B", "C", "D"]
 
     assert calls.made == [["a"], ["b", "c", "d"]]
 
 
-async def test_a_call_carries_no_more_than_it_may(calls, monkeypatch):
-    monkeypatch.setattr(batches, "MESSAGES", 3)
-    monkeypatch.setattr(batches, "SIZE", 10)
+async def test_a_call_carries_no_more_than_it_may(calls):
     calls.go.set()
 
-    await asyncio.gather(*send(Batcher(calls, None, 0), "a", "b", "c", "d", "x" * 9, "y", "z", "z" * 100, "end"))
+    await asyncio.gather(*add(Batcher(calls, 10, len), "a", "b", "x" * 8, "y", "z", "z" * 100, "end"))
 
-    assert calls.made == [["a", "b", "c"], ["d", "x" * 9], ["y", "z", "z" * 100], ["end"]]
+    assert calls.made == [["a", "b", "x" * 8], ["y", "z", "z" * 100], ["end"]]
+
+
+@pytest.mark.parametrize(("data", "most"), [("", 100), ("x" * 1000, 40), ("x" * 70_000, 1), (b"x" * 1000, 40)])
+def test_a_call_to_redis_carries_100_messages_or_64_kib(data, most):
+    weight = fanout.weigh(broadcast_of("room", data))
+
+    assert ceil(fanout.BATCH_SIZE / weight) == most
 
 
 async def test_who_has_given_up_sends_nothing(calls, until):
-    batcher = Batcher(calls, None, 0)
-    first = send(batcher, "a")
+    batcher = Batcher(calls, 100)
+    first = add(batcher, "a")
     await until(lambda: calls.made)
-    gone, stays = send(batcher, "b", "c")
+    gone, stays = add(batcher, "b", "c")
     await asyncio.sleep(0)
     gone.cancel()
-    await asyncio.wait([gone])
 
     calls.go.set()
     await asyncio.gather(*first, stays)
@@ -80,10 +86,10 @@ async def test_who_has_given_up_sends_nothing(calls, until):
 
 
 async def test_an_outage_is_everybodys_who_waits(calls, until):
-    batcher = Batcher(calls, None, 0)
-    tasks = send(batcher, "a")
+    batcher = Batcher(calls, 100)
+    tasks = add(batcher, "a")
     await until(lambda: calls.made)
-    tasks += send(batcher, "b")
+    tasks += add(batcher, "b")
     await asyncio.sleep(0)
     calls.error = Unavailable("gone")
     calls.go.set()
@@ -91,7 +97,7 @@ async def test_an_outage_is_everybodys_who_waits(calls, until):
     assert await asyncio.gather(*tasks, return_exceptions=True) == [calls.error, calls.error]
 
     calls.error = None
-    await asyncio.gather(*send(batcher, "c"))
+    await asyncio.gather(*add(batcher, "c"))
     assert calls.made == [["a"], ["c"]]
 
 
@@ -100,10 +106,10 @@ async def test_one_that_cannot_be_sent_fails_alone(calls):
     calls.bad = "b"
     calls.go.set()
 
-    answers = await asyncio.gather(*send(Batcher(calls, None, 0), "a", "b", "c"), return_exceptions=True)
+    answers = await asyncio.gather(*add(Batcher(calls, 100), "a", "b", "c"), return_exceptions=True)
 
-    assert [type(answer) for answer in answers] == [type(None), TypeError, type(None)]
-    assert calls.made == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    assert [type(answer) for answer in answers] == [str, TypeError, str]
+    assert calls.made == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
 
 
 @pytest.mark.parametrize(("messages", "places"), [(1, 1), (5, 5), (97, 10)])

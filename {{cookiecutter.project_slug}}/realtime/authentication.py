@@ -81,7 +81,7 @@ class Authentication:
                 socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
                 return await socket.close(Close.TOO_MANY_MESSAGES)
             async with logins.watch(login, since):
-                if not socket.closed:
+                if not socket.outbox.closed:
                     scope = dict(scope, cookies=cookies, session=session, user=user)
                     await self.application(scope, receive, send)
 
@@ -107,7 +107,11 @@ class Login:
         return self._hash and (self.user.pk, ModelBackend(), self._hash)
 
     def holds(self, user):
-        """Tell whether the login still holds, when get_users() has found `user` for its claim."""
+        """Tell whether the login still holds, when get_users() has found `user` for its claim, or failed with it."""
+        if isinstance(user, Exception):
+            if not isinstance(user, Unavailable):
+                logger.error("A login cannot be checked", exc_info=user)
+            return True
         if self.expires_at is not None and self.expires_at <= timezone.now():
             return False
         return self._hash is None or (user is not None and user.pk == self.user.pk)
@@ -189,16 +193,9 @@ class Logins:
         try:
             for start in range(0, len(logins), BATCH):
                 some = logins[start : start + BATCH]
-                users = await self._users.load([login.claim for login in some])
-                ended = []
-                for login, user in zip(some, users, strict=True):
-                    if isinstance(user, Exception):
-                        logger.error("A login cannot be checked", exc_info=user)
-                    elif not login.holds(user):
-                        ended.append(login)
-                await self._close(ended)
-        except Unavailable:
-            logger.debug("The next re-check will do", exc_info=True)
+                claims = [login.claim for login in some]
+                users = await asyncio.gather(*map(self._users.add, claims), return_exceptions=True)
+                await self._close([login for login, user in zip(some, users, strict=True) if not login.holds(user)])
         except Exception:
             logger.exception("Logins cannot be checked")
 

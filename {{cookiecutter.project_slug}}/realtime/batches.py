@@ -1,67 +1,58 @@
-"""Messages for other processes, many in one call to Redis: under load, a call costs more than what it carries."""
+"""Work in batches: under load, a call to Redis or to the database costs more than what it carries."""
 
 import asyncio
 from collections import deque
 
-from . import layers
-from .frames import size_of
 from .outage import Unavailable
-
-# What one call carries at most: messages, and bytes.
-MESSAGES = 100
-SIZE = 2**16
 
 
 class Batcher:
     """
-    Sends messages to the groups of one shard, in order: while a call is under way, the next ones gather.
+    Makes one call after the other, in order, each for all items that have come meanwhile.
 
-    call: Fanout's, which raises ChannelLayerUnavailable.
+    call: a coroutine function that takes a list of items and returns a list of their results, or None. limit: what the items of
+    one call may weigh; weigh: a function that returns the weight of one.
     """
 
-    def __init__(self, call, layer, shard):
-        self._call, self._layer, self._shard = call, layer, shard
-        self._waiting = deque()
-        self._task = None
+    def __init__(self, call, limit, weigh=lambda item: 1):
+        self._call, self._limit, self._weigh = call, limit, weigh
+        self._waiting, self._task = deque(), None
 
-    async def send(self, message):
-        """Send `message`, a dict with a "group"; return when Redis has it. Raises ChannelLayerUnavailable."""
-        sent = asyncio.get_running_loop().create_future()
-        self._waiting.append((message, sent))
+    def add(self, item):
+        """Return a future of the result for `item`, or of what its call raises, such as Unavailable."""
+        result = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, result))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send_waiting())
-        await sent
+            self._task = asyncio.create_task(self._work())
+        return result
 
-    async def _send_waiting(self):
+    async def _work(self):
         while batch := self._next():
-            await self._send(batch)
-
-    async def _send(self, batch):
-        error = None
-        try:
-            await self._call(layers.send_together, self._layer, self._shard, [message for message, _ in batch])
-        except Unavailable as unavailable:
-            error = unavailable
-            # They have waited as long.
-            batch += self._waiting
-            self._waiting.clear()
-        except Exception as mistake:
-            error = mistake
-            if len(batch) > 1:
-                # It is that of one sender.
-                for pair in batch:
-                    await self._send([pair])
-                return
-        for _, sent in batch:
-            if not sent.done():
-                sent.set_exception(error) if error else sent.set_result(None)
+            await self._do(batch)
 
     def _next(self):
-        """Return the pairs of the next call, without those whose sender has given up."""
-        batch, size = [], 0
-        while self._waiting and len(batch) < MESSAGES and size < SIZE:
-            message, sent = self._waiting.popleft()
-            if not sent.done():
-                batch.append((message, sent))
-                size += size_of(message.get("text") or message.get("bytes") or b"")
+        """Return the next pairs of an item and its future, without those whose caller has given up."""
+        batch, weight = [], 0
+        while self._waiting and weight < self._limit:
+            item, result = self._waiting.popleft()
+            if not result.done():
+                batch.append((item, result))
+                weight += self._weigh(item)
         return batch
+
+    async def _do(self, batch):
+        try:
+            results, error = await self._call([item for item, _ in batch]), None
+        except Unavailable as unavailable:
+            # Those that have come meanwhile have waited as long.
+            batch, error = [*batch, *self._waiting], unavailable
+            self._waiting.clear()
+        except Exception as mistake:
+            if half := len(batch) // 2:
+                # An item that fails must not fail the others.
+                await self._do(batch[:half])
+                return await self._do(batch[half:])
+            error = mistake
+        for index, (_, result) in enumerate(batch):
+            if not result.done():
+                result.set_exception(error) if error else result.set_result(results and results[index])

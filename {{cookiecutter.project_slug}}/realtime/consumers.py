@@ -112,9 +112,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 channel_receive = partial(self._fanout.receive, self._channel_name)
                 await await_many_dispatch([receive, channel_receive], self.dispatch)
 
-    async def dispatch(self, message):
-        """Handle one message of the server or of the channel layer, a dict with a "type"."""
-        await self._run(getattr(self, get_handler_name(message))(message))
+    def dispatch(self, message):
+        """Return a coroutine that handles one message of the server or of the channel layer, a dict with a "type"."""
+        return self._run(getattr(self, get_handler_name(message))(message))
 
     async def _run(self, coroutine):
         """Await `coroutine`, and close the socket with 4000 if a service does not answer. The log has its own line."""
@@ -238,11 +238,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self, text_data: frames.Sendable | None = None, bytes_data: bytes | None = None, close: bool = False
     ) -> None:
         """Send a Frame, a dict with a "type", a str that is sent as it is, or bytes. After the end it does nothing."""
-        if isinstance(text_data, bytes):
-            text_data, bytes_data = None, text_data
-        if text_data is not None:
-            text_data = frames.encode(frames.completed(text_data, self.socket.activity))
-        await super().send(text_data, bytes_data, close)
+        data = bytes_data if text_data is None else frames.encode(frames.completed(text_data, self.socket.activity))
+        await self.base_send({"type": "websocket.send", "bytes" if isinstance(data, bytes) else "text": data})
+        if close:
+            await self.close(close)
 
     async def send_json(self, content: frames.Frame | dict[str, Any], close: bool = False) -> None:
         await self.send(content, close=close)

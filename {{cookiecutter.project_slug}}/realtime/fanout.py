@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
@@ -34,6 +35,10 @@ ANSWER_TIMEOUT = 4
 
 # A group with more members is large: one broadcast to such groups in each turn of the event loop.
 TURN = 25
+
+# What one call to Redis carries at most: messages, and bytes.
+BATCH = 100
+BATCH_SIZE = 2**16
 
 # The version of messages between processes. The last release sends none; messages of a higher one are dropped.
 VERSION = 1
@@ -70,6 +75,11 @@ def broadcast_of(group, data, sender=None):
     message = {"type": "realtime.broadcast", "group": group, "version": VERSION}
     message["bytes" if isinstance(data, bytes) else "text"] = data
     return message if sender is None else message | {"sender": sender}
+
+
+def weigh(message):
+    """Return what `message` counts in a call to the layer that carries at most BATCH_SIZE and BATCH messages, bytes."""
+    return size_of(message.get("text") or message.get("bytes") or b"") + BATCH_SIZE / BATCH
 
 
 def get_fanout(alias="default"):
@@ -124,7 +134,8 @@ class Fanout:
         self.groups = {}
         self._inboxes, self._tasks = {}, ()
         self._local_groups = layers.groups_of(self.layer)
-        self._batchers = [Batcher(self._call, self.layer, shard) for shard in range(layers.shards_of(self.layer))]
+        calls = [partial(layers.send_together, self.layer, shard) for shard in range(layers.shards_of(self.layer))]
+        self._batchers = [Batcher(partial(self._call, call), BATCH_SIZE, weigh) for call in calls]
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._turn = asyncio.Lock()
         self.outage = Outage(
@@ -147,7 +158,7 @@ class Fanout:
             async with self._turn:
                 await asyncio.sleep(0)
         if self._local_groups is None:
-            return await self._batchers[layers.shard_of(self.layer, name)].send(message)
+            return await self._batchers[layers.shard_of(self.layer, name)].add(message)
         self._deliver(message)
         if self._local_groups.get(name, {}).keys() - {self._inbox(name)}:
             # Channels' own consumers are in the group, too.

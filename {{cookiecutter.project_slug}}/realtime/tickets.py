@@ -37,10 +37,7 @@ async def user_of_ticket(token: str, scope: dict):
         pk = get_user_model()._meta.pk.to_python(pk)
     except (BadSignature, ValueError, ValidationError):
         return None
-    (user,) = await process()[UserBatcher].load([(pk, ModelBackend(), session_hash)])
-    if isinstance(user, Exception):
-        raise user
-    return user
+    return await process()[UserBatcher].add((pk, ModelBackend(), session_hash))
 
 
 def signer():

@@ -1,6 +1,5 @@
 """Who it is: the users of cookies and tokens, read together, since after a deploy thousands of sockets come back at once."""
 
-import asyncio
 import logging
 import re
 from copy import copy
@@ -17,6 +16,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
+from .batches import Batcher
 from .database import DatabaseOutage, DatabaseUse, query
 from .outage import Unavailable
 
@@ -34,14 +34,13 @@ async def authenticate_cookie(socket, cookies):
     """
     session, user = session_store(cookies.get(settings.SESSION_COOKIE_NAME)), None
     if session.session_key is not None:
-        load = socket.process[UserBatcher].load
         try:
-            (user,) = await load([session])
+            user = await socket.process[DatabaseOutage].retry(socket.process[UserBatcher].add, session)
         except Unavailable:
-            (user,) = await socket.process[DatabaseOutage].retry(load, [session])
-    if isinstance(user, Exception):
-        socket.log(logging.ERROR, "has a session that cannot be read", exc_info=user)
-        session._session_key, session._session_cache, user = None, {}, None
+            raise
+        except Exception:
+            socket.log(logging.ERROR, "has a session that cannot be read", exc_info=True)
+            session._session_key, session._session_cache = None, {}
     return user or AnonymousUser(), session
 
 
@@ -59,40 +58,11 @@ async def authenticate_token(socket, scope):
     return user, session_store(), expires_at
 
 
-class UserBatcher:
-    """Calls get_users() in a thread, one call after the other, each for all claims that have come meanwhile."""
+class UserBatcher(Batcher):
+    """Reads the users of many claims together, each as get_users() does."""
 
     def __init__(self):
-        self._lock = asyncio.Lock()
-        self._claims = []
-        self._task = None
-
-    async def load(self, claims):
-        """As get_users(); for a claim that cannot be read the list has its exception. Raises Unavailable."""
-        if self._task is None:
-            self._claims = []
-            self._task = asyncio.create_task(self._load(self._claims))
-            # Callers that still wait raise the error; asyncio need not log it.
-            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        task, start = self._task, len(self._claims)
-        self._claims += claims
-        return (await asyncio.shield(task))[start : start + len(claims)]
-
-    async def _load(self, claims):
-        async with self._lock:
-            # Claims that come from now on belong to the next call.
-            self._task = None
-            return [user for i in range(0, len(claims), BATCH) for user in await self._read(claims[i : i + BATCH])]
-
-    async def _read(self, claims):
-        try:
-            return await query(get_users, claims)
-        except Unavailable:
-            raise
-        except Exception as error:
-            # A claim that fails must not fail the others: look for it by halves.
-            half = len(claims) // 2
-            return [*await self._read(claims[:half]), *await self._read(claims[half:])] if half else [error]
+        super().__init__(lambda claims: query(get_users, claims), BATCH)
 
 
 def get_users(claims):
