@@ -96,8 +96,9 @@ class Login:
     def __init__(self, socket, user, key=None, expires_at=None):
         self.socket, self.user, self.key, self.expires_at = socket, user, key, expires_at
         self.names = [value if value is None else digest(value) for value in (user.pk, key)]
-        # A token may bring a user who is in no table.
-        self._hash = user.get_session_auth_hash() if isinstance(user, get_user_model()) else None
+        # A session has the hash. A token may bring a user who is in no table.
+        has_hash = key is None and isinstance(user, get_user_model())
+        self._hash = user.get_session_auth_hash() if has_hash else None
 
     @property
     def claim(self):
@@ -114,7 +115,8 @@ class Login:
             return True
         if self.expires_at is not None and self.expires_at <= timezone.now():
             return False
-        return self._hash is None or (user is not None and user.pk == self.user.pk)
+        is_known = self.key is not None or self._hash is not None
+        return not is_known or (user is not None and user.pk == self.user.pk)
 
 
 class Logins:

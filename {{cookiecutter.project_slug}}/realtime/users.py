@@ -78,7 +78,9 @@ def get_users(claims):
     claims = [claim_of(claim) if isinstance(claim, base.SessionBase) else claim for claim in claims]
     ids = {user_id for user_id, backend, _ in filter(None, claims) if takes_users_by_id(backend)}
     users = get_user_model()._default_manager.in_bulk(ids) if ids else {}
-    return [claim and get_user(users, *claim) for claim in claims]
+    # The second of two sockets of a user has a copy.
+    unused = dict(users)
+    return [claim and get_user(lambda pk: unused.pop(pk, None) or copy(users.get(pk)), *claim) for claim in claims]
 
 
 def session_store(key=None):
@@ -123,11 +125,10 @@ def takes_users_by_id(backend):
     return type(backend).get_user is ModelBackend.get_user
 
 
-def get_user(users, user_id, backend, session_hash):
-    """Return the user, from the dict `users` if it is read already, or None if it may not log in."""
+def get_user(read, user_id, backend, session_hash):
+    """Return the user, or None if it may not log in. read: returns that of a primary key, if it is read already."""
     by_id = takes_users_by_id(backend)
-    # A copy, since two sockets of one user may be read together.
-    user = copy(users.get(user_id)) if by_id else backend.get_user(user_id)
+    user = read(user_id) if by_id else backend.get_user(user_id)
     if user is None or (by_id and not backend.user_can_authenticate(user)):
         return None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
