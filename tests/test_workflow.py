@@ -1,4 +1,8 @@
-"""The steps of a baked project's workflow, verbatim from its YAML, as GitHub runs them after a fresh clone."""
+"""
+The steps of a baked project's workflow, verbatim from its YAML, as GitHub runs them after a fresh clone.
+
+And those of this repository's, which are the commands that are run here.
+"""
 
 import os
 import re
@@ -10,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from history import commit, cruft, git
-from servers import WINDOWS, clean_environ, require
+from servers import REPOSITORY, WINDOWS, clean_environ, require
 
 
 def steps_of(project, job):
@@ -62,6 +66,62 @@ def run_step(step, project, env):
     )
     assert result.returncode == 0, f"{step['run']}\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr
+
+
+def test_what_production_installs_is_audited(bake, runner, tmp_path):
+    """With pip-audit itself; only its question to the database of vulnerabilities is left out."""
+    project = shutil.copytree(bake(), tmp_path / "project")
+    uvx = Path(sys.executable).parent / "uvx"
+    known = subprocess.run([uvx, "pip-audit", "--version"], env=runner, capture_output=True, encoding="utf-8")
+    require(known.returncode == 0, f"pip-audit cannot be installed: {known.stderr}")
+    bin = tmp_path / "bin"
+    (bin / "pipx").write_text(f'#!/bin/sh\n[ "$*" = "install uv" ] && ln -sf "{uvx.with_name("uv")}" "{bin}"\n')
+    (bin / "uvx").write_text(f'#!/bin/sh\nexec "{uvx}" "$@" --dry-run\n')
+    (bin / "uvx").chmod(0o755)
+    ((step,), variables) = steps_of(project, "vulnerabilities")
+
+    said = run_step(step, project, runner | variables)
+
+    packages = re.findall(r"(?m)^([\w-]+)==", (project / "requirements.txt").read_text(encoding="utf-8"))
+    assert {"django", "channels", "uvicorn", "psycopg"} <= {*packages}
+    # Nothing that is for development only.
+    assert not {"daphne", "pytest", "ruff"} & {*packages}
+    # Some are for other systems.
+    assert 15 < int(re.search(r"would have audited (\d+) packages", said)[1]) <= len(packages)
+
+
+def test_the_job_with_docker_is_what_is_tested(bake):
+    """By test_docker.py and, without an engine, test_deploy.py, which take the handshake from the YAML."""
+    steps, _ = steps_of(bake(), "docker")
+    build, handshake, complain = (step["run"] for step in steps)
+
+    tests = (REPOSITORY / "tests" / "test_docker.py").read_text(encoding="utf-8")
+    assert f'run("{build}")' in tests
+    assert "connection_established" in handshake
+    assert complain == "docker compose logs"
+
+
+def test_the_steps_of_this_repository_are_what_is_run_here():
+    """A runner of GitHub is no machine of ours: each line is one that another place has, and runs."""
+    makefile, run = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/run"))
+    packages = set(re.findall(r"missing\+=\((\S+)\)", run))
+    quiet = " --quiet --disable-pip-version-check"
+    pip = [f"python{line.replace(quiet, '')}" for line in re.findall(r"\$\(BIN\)/python( -m pip install.*)", makefile)]
+    assert len(pip) == 2
+    (options,) = re.findall(r"python -m pytest (.*) \$\(ARGS\)", makefile)
+    assert re.search(r"(?m)^mutants: ", makefile)
+    known = [*pip, f"python -m pytest {options}", "python -m pytest tests/test_random_answers.py"]
+    known += ["sudo apt-get update", ".ci/run", "make mutants"]
+    read_by_tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").glob("test_*.py"))
+
+    for job in ("test", "answers", "mutants"):
+        steps, _ = steps_of(REPOSITORY, job)
+        for step in steps:
+            for line in step["run"].splitlines():
+                install, is_install = re.subn(r"^sudo apt-get install --yes --no-install-recommends ", "", line)
+                assert ({*install.split()} <= packages) if is_install else (line in known), line
+            for name in step.get("env", {}):
+                assert f'os.environ.get("{name}"' in read_by_tests or f"$({name})" in makefile, name
 
 
 # The template's news
