@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections import defaultdict
-from contextlib import asynccontextmanager
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -80,10 +79,13 @@ class Authentication:
             if not is_free:
                 socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
                 return await socket.close(Close.TOO_MANY_MESSAGES)
-            async with logins.watch(login, since):
+            try:
+                await logins.watch(login, since)
                 if not socket.outbox.closed:
                     scope = dict(scope, cookies=cookies, session=session, user=user)
                     await self.application(scope, receive, send)
+            finally:
+                logins.forget(login)
 
 
 class Login:
@@ -94,7 +96,7 @@ class Login:
     """
 
     def __init__(self, socket, user, key=None, expires_at=None):
-        self.socket, self.user, self.key, self.expires_at = socket, user, key, expires_at
+        self.socket, self.user, self.key, self.expires_at, self.timer = socket, user, key, expires_at, None
         self.names = [value if value is None else digest(value) for value in (user.pk, key)]
         # A session has the hash. A token may bring a user who is in no table.
         has_hash = key is None and isinstance(user, get_user_model())
@@ -130,35 +132,32 @@ class Logins:
         self._joining, self.listens = None, False
         self._users = process()[UserBatcher]
 
-    @asynccontextmanager
     async def watch(self, login, since):
         """
-        Until the context ends, close the socket of `login` when the login does not hold any more.
+        Until `forget()` is called, close the socket of `login` when the login does not hold any more.
 
         since: the time.monotonic() before the user was read; the login may have ended meanwhile.
         """
-        names = [name for name in login.names if name is not None]
-        for name in names:
+        for name in filter(None, login.names):
             self._logins[name].add(login)
-        if names and self._rechecking is None:
+        if self._logins and self._rechecking is None:
             self._rechecking = asyncio.create_task(self._recheck_all())
         if login.expires_at is not None:
             seconds = (login.expires_at - timezone.now()).total_seconds()
-            timer = asyncio.get_running_loop().call_later(seconds, self._start, self._close, [login])
-        try:
-            changed, ended = (self._heard.get(name, -math.inf) for name in login.names)
-            if ended > since - RECENT:
-                await self._close([login])
-            elif changed > since:
-                await self._recheck([login])
-            yield
-        finally:
-            if login.expires_at is not None:
-                timer.cancel()
-            for name in names:
-                self._logins[name].discard(login)
-                if not self._logins[name]:
-                    del self._logins[name]
+            login.timer = asyncio.get_running_loop().call_later(seconds, self._start, self._close, [login])
+        changed, ended = (self._heard.get(name, -math.inf) for name in login.names)
+        if ended > since - RECENT:
+            await self._close([login])
+        elif changed > since:
+            await self._recheck([login])
+
+    def forget(self, login):
+        if login.timer is not None:
+            login.timer.cancel()
+        for name in filter(None, login.names):
+            self._logins[name].discard(login)
+            if not self._logins[name]:
+                del self._logins[name]
 
     def handle(self, message):
         """Take a message of `tell()`: close the sockets of a session, or re-check those of a user."""

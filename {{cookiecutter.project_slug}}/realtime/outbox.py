@@ -22,7 +22,8 @@ class Outbox:
         self.id = None
         self.is_open = self.has_sent = self.closed = False
         self._write, self._activity, self._overflow = write, activity, overflow
-        self._waiting = deque()
+        # A deque once something waits: an empty one is 760 bytes.
+        self._waiting = ()
         self._size = 0
         self._held = True
         # Whether deliver() may write at once: not held, and nothing under way.
@@ -41,6 +42,7 @@ class Outbox:
                 # As in send().
                 self.closed = True
         elif self._size + broadcast.size <= self.limit:
+            self._waiting = self._waiting or deque()
             self._waiting.append((broadcast.event, broadcast.size))
             self._size += broadcast.size
         else:
@@ -79,7 +81,7 @@ class Outbox:
 
     def clear(self):
         """Forget what waits."""
-        self._waiting.clear()
+        self._waiting = ()
         self._size = 0
 
     async def stop(self):
