@@ -10,7 +10,12 @@
  *   latency    sends --rate broadcasts a second, whatever comes back (open loop); measures each delivery from the
  *              moment it was due
  *   handshake  --lanes sockets at a time: open, wait for the greeting, close, again; counts the greetings
+ *   listen     counts the frames that --members sockets are sent by another process, and measures the latency of each
+ *              from the time in it
  *   hold       opens --members sockets, and keeps them until its standard input ends
+ *
+ * With --room N, "@" in the path is the number of the room, which N sockets share; of them, one sends, in echo. With
+ * --cookies FILE each socket has a line of the file as its cookie, in turn.
  *
  * Sockets are opened --lanes at a time, and closed so, too. It prints one line of JSON while they are still open. Times are seconds, but latency_ms; CPU figures are shares of one core over the
  * measured window: its own, and those of the processes in --watch (their ids).
@@ -31,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum mode { ECHO, BROADCAST, LATENCY, HANDSHAKE, HOLD };
+enum mode { ECHO, BROADCAST, LATENCY, HANDSHAKE, LISTEN, HOLD };
 enum state { UNUSED, CONNECTING, UPGRADING, GREETING, OPEN, CLOSING, ENDED };
 
 struct conn {
@@ -48,7 +53,7 @@ struct conn {
     size_t out_len;
 };
 
-static const char *names[] = {"echo", "broadcast", "latency", "handshake", "hold"};
+static const char *names[] = {"echo", "broadcast", "latency", "handshake", "listen", "hold"};
 static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 static const int EVENTS = 1024;
 static const size_t BUFFER = 1 << 18;
@@ -60,7 +65,9 @@ static const char *path = "/", *cookie = "", *hello = "", *greeting = "connectio
 static const char *frame = "{\"type\": \"ping\"}"; /* "@" in it stands for the payload */
 static const char *expect = "pong";                /* what a counted frame contains */
 static int engineio;                               /* answer Engine.IO's "2" with "3" */
-static int members = 1, stuck, lanes = 16, window = 1, size = 64;
+static char **cookies;
+static int cookie_count;
+static int members = 1, room = 1, stuck, lanes = 16, window = 1, size = 64;
 static double rate = 20, seconds = 2, warmup = 0.5, timeout = 60;
 static int watch[8], watch_count;
 
@@ -298,12 +305,15 @@ static void upgrade(struct conn *c)
     length = sizeof server;
     getpeername(c->fd, (struct sockaddr *)&server, &length);
     int port = ntohs(server.sin_port);
-    char request[2048];
+    char request[2048], room_path[256];
+    const char *at = strchr(path, '@'), *own = cookie_count ? cookies[(c - conns) % cookie_count] : cookie;
+    snprintf(room_path, sizeof room_path, at ? "%.*s%d%s" : "%.*s", at ? (int)(at - path) : (int)strlen(path), path,
+             (int)(c - conns) / room, at ? at + 1 : "");
     int n = snprintf(request, sizeof request,
                      "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n"
                      "Upgrade: websocket\r\nConnection: Upgrade\r\n"
                      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
-                     path, port, port, *cookie ? "Cookie: " : "", cookie, *cookie ? "\r\n" : "");
+                     room_path, port, port, *own ? "Cookie: " : "", own, *own ? "\r\n" : "");
     c->state = UPGRADING;
     interest(c, EPOLLIN, EPOLL_CTL_MOD);
     write_bytes(c, request, n);
@@ -340,8 +350,8 @@ static void delivered(struct conn *c, const char *text, size_t length)
     c->received++;
     last_delivery = now();
     if (mode == ECHO) {
-        c->owed++;
-    } else if (mode == LATENCY) {
+        c->owed += (c - conns) % room == 0;
+    } else if (mode == LATENCY || mode == LISTEN) {
         const char *stamp = memchr(text, '~', length);
         if (stamp && text + length - stamp > 17) {
             char digits[17] = {0};
@@ -553,12 +563,13 @@ static uint64_t run_echo(void)
 {
     double start = now();
     bool measuring = false;
-    for (int i = 0; i < conn_count; i++)
+    for (int i = 0; mode == ECHO && i < conn_count; i += room)
         if (conns[i].state == OPEN)
             write_frames(&conns[i], window);
     while (now() < start + warmup + seconds) {
         if (!measuring && now() >= start + warmup) {
             measuring = true;
+            sample_count = 0;
             start_window(received);
         }
         turn(0.05, -1);
@@ -714,6 +725,19 @@ static int numbers(char *text, int *to)
     return n;
 }
 
+static void read_cookies(const char *name)
+{
+    char line[512];
+    FILE *file = fopen(name, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        cookies = grow(cookies, (cookie_count + 1) * sizeof *cookies);
+        cookies[cookie_count++] = strdup(line);
+    }
+    if (file)
+        fclose(file);
+}
+
 static void read_options(int argc, char **argv)
 {
     for (int i = 2; i + 1 < argc; i += 2) {
@@ -723,6 +747,8 @@ static void read_options(int argc, char **argv)
         else if (IS("watch")) watch_count = numbers(value, watch);
         else if (IS("path")) path = value;
         else if (IS("cookie")) cookie = value;
+        else if (IS("cookies")) read_cookies(value);
+        else if (IS("room")) room = atoi(value);
         else if (IS("hello")) hello = value;
         else if (IS("greeting")) greeting = value;
         else if (IS("frame")) frame = value;
@@ -753,7 +779,7 @@ int main(int argc, char **argv)
     while (argc > 1 && mode <= HOLD && strcmp(argv[1], names[mode]))
         mode++;
     if (argc < 2 || mode > HOLD) {
-        fputs("client: echo, broadcast, latency, handshake or hold\n", stderr);
+        fputs("client: echo, broadcast, latency, handshake, listen or hold\n", stderr);
         return 2;
     }
     read_options(argc, argv);
@@ -768,11 +794,11 @@ int main(int argc, char **argv)
     conns = calloc(conn_count, sizeof *conns);
 
     double connecting = mode == HANDSHAKE ? 0 : connect_all();
-    uint64_t count = mode == ECHO        ? run_echo()
-                     : mode == BROADCAST ? run_broadcast()
-                     : mode == LATENCY   ? run_latency()
-                     : mode == HANDSHAKE ? run_handshake()
-                                         : (uint64_t)ready;
+    uint64_t count = mode == ECHO || mode == LISTEN ? run_echo()
+                     : mode == BROADCAST            ? run_broadcast()
+                     : mode == LATENCY              ? run_latency()
+                     : mode == HANDSHAKE            ? run_handshake()
+                                                    : (uint64_t)ready;
     print(count, connecting);
     if (mode == HOLD) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};

@@ -89,6 +89,19 @@ class Process:
         return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
 
+@contextmanager
+def pinned(command, core, cwd, env):
+    """Yield a Popen of `command` on the core, which is ended on the way out."""
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def processor_seconds(pid):
     """Return the processor time that the process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

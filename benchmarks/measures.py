@@ -6,10 +6,21 @@ Shares of a core: "server_cpu" (near 1 where the server is the bottleneck, as it
 
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import client
-from machine import SECOND_SERVER_CORE, SERVER_CORE, Process, clean_environ, free_port, group_members, redis
+from machine import (
+    CLIENT_CORE,
+    SECOND_SERVER_CORE,
+    SERVER_CORE,
+    Process,
+    clean_environ,
+    free_port,
+    group_members,
+    pinned,
+    redis,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Bench:
     server: Process
     redis: Process | None = None
     second: Process | None = None
+    env: dict = field(default_factory=dict)
     listening_bytes: int = 0
     handshake_seconds: float = 0
 
@@ -89,7 +101,7 @@ def serving(subject, plan, over_redis=False, two=False):
             return stack.enter_context(Process(subject.command_for(port), port, core, subject.cwd, env))
 
         server = start(SERVER_CORE)
-        bench = Bench(subject, plan, server, store, listening_bytes=server.memory())
+        bench = Bench(subject, plan, server, store, env=env, listening_bytes=server.memory())
         hello = client.run("hold", bench.options(members=1, timeout=10))
         if not hello["connected"]:
             raise RuntimeError(
@@ -122,6 +134,13 @@ def echo(bench):
 def room_of_one(bench):
     """Messages a second: one socket sends to the room in which it is alone, 8 on their way."""
     return bench.run("broadcast", "message", members=1, window=8)
+
+
+def rooms_of_5(bench):
+    """Deliveries a second in 200 rooms of 5: one of each sends when its message has come back, 4 on their way."""
+    if "rooms" not in bench.subject.frames:
+        return None
+    return bench.run("echo", "message", members=1000, room=5, window=4, path=bench.subject.frames["rooms"])
 
 
 def broadcast_200(bench):
@@ -162,6 +181,24 @@ def handshake_session(bench):
 def two_processes(bench):
     """Deliveries a second to 1,000 members, half of them in each of two processes."""
     return bench.run("broadcast", "message", members=1000, window=4)
+
+
+def notify_1000(bench):
+    """
+    Milliseconds from the moment a notify_user() is due to its delivery, the 99th percentile.
+
+    1,000 users, each told 10 things a second by another process, which shares a core with the client and Redis.
+    """
+    if bench.subject.users is None:
+        return None
+    python, users = bench.subject.command[0], bench.subject.users
+    command = [python, Path(__file__).parent / "peers" / "notifier.py", users.with_name("primary-keys")]
+    with pinned(command, CLIENT_CORE, bench.subject.cwd, bench.env) as notifier:
+        options = bench.options("message", members=1000, cookies=users)
+        options["watch"] = [*options["watch"], notifier.pid]
+        output = client.run("listen", options)
+    *servers, output["redis_cpu"], output["notifier_cpu"] = output.pop("watched_cpu")
+    return output | {"server_cpu": sum(servers), "value": output.get("latency_ms", {}).get("p99")}
 
 
 def storm(bench):
@@ -257,6 +294,7 @@ GROUPS = (
             Measure(worker_memory, "worker before the first connection", "MB", False),
             Measure(echo, "echo", "frames/s", True),
             Measure(room_of_one, "message to a room of one", "messages/s", True),
+            Measure(rooms_of_5, "200 rooms of 5", "deliveries/s", True),
             Measure(broadcast_200, "broadcast to 200", "deliveries/s", True),
             Measure(broadcast_1000, "broadcast to 1,000", "deliveries/s", True),
             Measure(latency_200, "latency p99, 20 broadcasts/s to 200", "ms", False, 1),
@@ -266,6 +304,9 @@ GROUPS = (
     ),
     Group(
         (
+            Measure(room_of_one, "message to a room of one, Redis", "messages/s", True),
+            Measure(rooms_of_5, "200 rooms of 5, Redis", "deliveries/s", True),
+            Measure(notify_1000, "latency p99, 10 notify_user()/s to each of 1,000, Redis", "ms", False, 1),
             Measure(broadcast_200, "broadcast to 200, Redis", "deliveries/s", True),
             Measure(broadcast_1000, "broadcast to 1,000, Redis", "deliveries/s", True),
             Measure(latency_200, "latency p99, 20 broadcasts/s to 200, Redis", "ms", False, 1),

@@ -13,9 +13,10 @@ from machine import BUILD, REPOSITORY, RUN, append_settings, clean_environ, proj
 PEERS = Path(__file__).with_name("peers")
 SECRET_KEY = "only for the benchmark, on the loopback interface"
 
-# The frames of a baked project; "@" stands for the payload (client.c).
+# The frames of a baked project; "@" stands for the payload, in a path for the number of the room (client.c).
 JSON_FRAMES = {
     "path": "/ws/socket-server/",
+    "rooms": "/ws/rooms/@/",
     "greeting": "connection_established",
     "echo": {"frame": '{"type": "ping"}', "expect": '"pong"'},
     "message": {"frame": '{"type": "message", "text": "@"}', "expect": '"message"'},
@@ -23,6 +24,7 @@ JSON_FRAMES = {
 # The same as events of socket.io, in its own framing, over a WebSocket from the beginning.
 SOCKET_IO_FRAMES = {
     "path": "/socket.io/?EIO=4&transport=websocket",
+    "rooms": "/socket.io/?EIO=4&transport=websocket&room=@",
     "greeting": "connection_established",
     "hello": "40",
     "echo": {"frame": '42["echo"]', "expect": '"pong"'},
@@ -36,8 +38,8 @@ class Subject:
     A server to measure.
 
     command: with "{port}" where the port goes. cwd: where it is started. env: its own variables.
-    frames: how it is spoken to. cookie: what logs a user in, or "" where there are no users.
-    has_redis: it takes REDIS_URL.
+    frames: how it is spoken to. cookie: what logs a user in, or "" where there are no users. users: a file with the
+    cookies of 1,000 users, beside one with their primary keys, or None. has_redis: it takes REDIS_URL.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Subject:
     env: dict = field(default_factory=dict)
     frames: dict = field(default_factory=lambda: JSON_FRAMES)
     cookie: str = ""
+    users: Path | None = None
     has_redis: bool = False
 
     def command_for(self, port):
@@ -113,12 +116,23 @@ def make_before(revision, python):
     if subprocess.run(["git", "checkout", "--quiet", revision], cwd=template).returncode:
         sys.exit(f"--before: git does not know the revision {revision}.")
     project, _ = bake(template=template, name="before")
-    before = make_project(project, python)
+    before = make_project(project, python, rooms=False)
     return replace(before, name="before", label=f"before ({revision})")
 
 
-def make_project(project, python):
+def add_rooms(project):
+    """Put a second consumer into the app `chat`, for rooms, as a developer would."""
+    shutil.copy(PEERS / "rooms.py", project / "chat" / "rooms.py")
+    with (project / "chat" / "routing.py").open("a", encoding="utf-8") as routing:
+        routing.write("\nfrom .rooms import RoomConsumer\n\n")
+        routing.write('websocket_urlpatterns += [path("ws/rooms/<room>/", RoomConsumer.as_asgi())]\n')
+
+
+def make_project(project, python, rooms=True):
+    """rooms: False for a bake that may know nothing of typed frames yet, and notify_user()."""
     slug = slug_of(project)
+    if rooms:
+        add_rooms(project)
     # The client sends more than a person may; the peers have no limit.
     append_settings(project, "REALTIME_FRAMES_PER_SECOND = None")
     env = {"DJANGO_SECRET_KEY": SECRET_KEY, "DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_HTTPS": "false"}
@@ -130,8 +144,10 @@ def make_project(project, python):
         check=True,
     )
     cookie = log_in(python, project, env | settings)
+    users = write_users(python, project, env | settings) if rooms else None
+    frames = JSON_FRAMES if rooms else {key: value for key, value in JSON_FRAMES.items() if key != "rooms"}
     command = [python, "-m", slug, "--port", "{port}"]
-    return Subject("project", "baked project", command, project, env, cookie=cookie, has_redis=True)
+    return Subject("project", "baked project", command, project, env | settings, frames, cookie, users, has_redis=True)
 
 
 def make_tutorial(python):
@@ -185,11 +201,36 @@ print(f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_N
 """
 
 
-def log_in(python, directory, env):
+# As above, for 1,000 users: a line for each, the primary key and the cookie.
+LOG_IN_MANY = """
+import django
+django.setup()
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+for number in range(1000):
+    user = get_user_model().objects.create_user(f"user{number}")
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session[SESSION_KEY], session[BACKEND_SESSION_KEY] = str(user.pk), settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    print(user.pk, f"{settings.SESSION_COOKIE_NAME}={session.session_key}")
+"""
+
+
+def log_in(python, directory, env, script=LOG_IN):
     """Make the tables, a user and a session in the subject's SQLite file; return the cookie, "name=value"."""
     result = subprocess.run(
-        [python, "-c", LOG_IN], cwd=directory, env=clean_environ(**env), capture_output=True, text=True
+        [python, "-c", script], cwd=directory, env=clean_environ(**env), capture_output=True, text=True
     )
     if result.returncode:
         raise RuntimeError(result.stderr)
     return result.stdout.strip()
+
+
+def write_users(python, project, env):
+    """Make 1,000 users and their sessions; return the file of the cookies, beside which "primary-keys" is."""
+    users = [line.split(" ", 1) for line in log_in(python, project, env, LOG_IN_MANY).splitlines()]
+    for name, column in (("primary-keys", 0), ("cookies", 1)):
+        (project / name).write_text("".join(f"{user[column]}\n" for user in users), encoding="utf-8")
+    return project / "cookies"

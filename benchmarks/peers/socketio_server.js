@@ -6,9 +6,10 @@ const http = createServer();
 const io = new Server(http, { transports: ["websocket"], serveClient: false });
 
 io.on("connection", (socket) => {
-  socket.join("lobby");
+  const room = socket.handshake.query.room ?? "lobby";
+  socket.join(room);
   socket.on("echo", () => socket.emit("pong"));
-  socket.on("message", (text) => io.to("lobby").emit("message", text));
+  socket.on("message", (text) => io.to(room).emit("message", text));
   socket.emit("connection_established", "You are now connected!");
 });
 

@@ -1,16 +1,18 @@
-"""Bare Starlette: a set of sockets and a loop, without sessions, users or a check of the Origin."""
+"""Bare Starlette: a set of sockets for each room and a loop, without sessions, users or a check of the Origin."""
 
 import json
+from collections import defaultdict
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-members = set()
+rooms = defaultdict(set)
 
 
 async def socket_server(websocket: WebSocket):
     await websocket.accept()
+    members = rooms[websocket.path_params.get("room", "lobby")]
     members.add(websocket)
     try:
         await websocket.send_text(json.dumps({"type": "connection_established", "message": "You are now connected!"}))
@@ -28,4 +30,4 @@ async def socket_server(websocket: WebSocket):
         members.discard(websocket)
 
 
-app = Starlette(routes=[WebSocketRoute("/ws/socket-server/", socket_server)])
+app = Starlette(routes=[WebSocketRoute(path, socket_server) for path in ("/ws/socket-server/", "/ws/rooms/{room}/")])
