@@ -197,8 +197,8 @@ class Fanout:
         if group.members:
             return
         async with group.lock:
-            # A member may have joined while this waited for the lock.
-            if not group.members and group.subscribed:
+            # A member that has joined while this waited for the lock waits for it, too, and subscribes again.
+            if group.subscribed:
                 group.subscribed = False
                 try:
                     await self.layer.group_discard(name, self._inbox(name))
