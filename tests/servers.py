@@ -103,7 +103,7 @@ def python_of(project):
     return project_python((project / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def run(project, *command, env=None, check=True):
+def run(project, *command, env=None, check=True, timeout=120):
     """Run `python *command` in the project, and return the CompletedProcess, whose stdout has stderr in it."""
     result = subprocess.run(
         [python_of(project), *command],
@@ -113,7 +113,7 @@ def run(project, *command, env=None, check=True):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=120,
+        timeout=timeout,
     )
     assert not check or result.returncode == 0, result.stdout
     return result

@@ -7,15 +7,25 @@ from pathlib import Path
 import pytest
 from servers import run
 
-ON_BAKE = sorted(path.name for path in Path(__file__).with_name("on_bake").glob("test_*.py"))
+HERE = Path(__file__).parent
+ON_BAKE = sorted(path.name for path in (HERE / "on_bake").glob("test_*.py"))
 
 
-@pytest.mark.parametrize("starter", ["minimal", "chat"])
+@pytest.fixture(scope="module", params=["minimal", "chat"])
+def output(request, bake, tmp_path_factory):
+    """What pytest prints on a bake of each starter: all files in one process, since most of the time is its start."""
+    project = shutil.copytree(bake(starter=request.param), tmp_path_factory.mktemp("realtime") / "project")
+    shutil.copytree(HERE / "on_bake", project / "on_bake")
+    return run(project, "-m", "pytest", "-W", "error", "-v", "-rA", "on_bake", check=False, timeout=600).stdout
+
+
 @pytest.mark.parametrize("name", ON_BAKE)
-def test_on_a_bake(bake, tmp_path, starter, name):
-    project = shutil.copytree(bake(starter=starter), tmp_path / "project")
-    shutil.copytree(Path(__file__).with_name("on_bake"), project / "on_bake")
+def test_on_a_bake(output, name):
+    outcomes = re.findall(rf"(?m)^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.* on_bake/{name}\b", output)
 
-    result = run(project, "-m", "pytest", "-W", "error", f"on_bake/{name}", check=False)
+    assert {*outcomes} == {"PASSED"}, output
 
-    assert re.search(r"\d+ passed[^,]* in", result.stdout), result.stdout
+
+def test_all_of_it_has_run(output):
+    """Also what belongs to no file, such as a warning at the end."""
+    assert re.search(r"(?m)^=+ \d+ passed[^,]* in", output), output
