@@ -193,6 +193,17 @@ def test_a_port_of_the_environment_is_listened_to_on_all_addresses(project, tmp_
 
     assert "default: 127.0.0.1;" in help()
     assert "default: 0.0.0.0;" in help(PORT="5000")
+    code = """
+import sys, uvicorn
+from my_realtime_site.__main__ import main
+uvicorn.Config = lambda application, **options: sys.exit(f"{options['host']} {options['port']}")
+sys.argv = ["my_realtime_site", *sys.argv[1:]]
+main()
+"""
+    words = ["--host", "127.0.0.2", "--port", "5002"]
+    for arguments, expected in (([], "0.0.0.0 5000"), (words, "127.0.0.2 5002")):
+        output = run(copy, "-c", code, *arguments, env={"PORT": "5000"}, check=False).stdout
+        assert output.splitlines()[-1] == expected
 
 
 def test_the_database_lies_beside_manage_py(project, tmp_path):

@@ -12,6 +12,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter, get_default_applicat
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.urls import path, re_path
 
 from realtime import Close, health
@@ -31,7 +32,9 @@ from realtime.checks import (
     check_token_user,
 )
 from realtime.consumers import RealtimeConsumer
+from realtime.database import query
 from realtime.frames import Frame, Text
+from realtime.process import process
 from realtime.socket import client_address, shown, take_token
 
 PATH = "/ws/test/"
@@ -112,6 +115,7 @@ def scope_of(host, scheme="ws", **headers):
     [
         ("a.example", "ws", "http://a.example"),
         ("A.example:80", "ws", "http://a.example"),
+        ("a.example", "ws", "http://A.example"),
         ("a.example:8000", "ws", "http://a.example:8000"),
         ("a.example", "wss", "https://a.example"),
         ("a.example:443", "wss", "https://a.example"),
@@ -397,6 +401,12 @@ async def test_healthz_asks_once_a_second_whoever_asks(async_client, transaction
     assert {response.status_code for response in responses} == {200}
     assert len(asked) == 1
 
+    await async_client.get("/healthz")
+    assert len(asked) == 1
+    process()[health.Health]._asked_at -= health.VALID
+    await async_client.get("/healthz")
+    assert len(asked) == 2
+
 
 @pytest.mark.parametrize("path", ["nowhere.application", "realtime.checks.nothing"])
 def test_check_explains_a_wrong_asgi_application(settings, path):
@@ -606,3 +616,17 @@ async def test_handlers_without_queries_make_no_hop_to_a_thread(connect, monkeyp
     await socket.send_json_to({"type": "do", "what": "count"})
     await socket.receive_type("count")
     await until(lambda: closed == ["closed"])
+
+
+async def test_a_connection_is_closed_at_once_after_an_error(monkeypatch, transactional_db):
+    """Which may be the connection's own: the next handler would meet it again."""
+    closed = []
+    monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
+    monkeypatch.setattr("realtime.database.IDLE", 60)
+
+    await query(User.objects.count)
+    assert closed == []
+
+    with pytest.raises(OperationalError):
+        await query(lambda: connection.cursor().execute("SELECT nothing"))
+    assert closed == ["closed"]

@@ -2,9 +2,11 @@
 
 import asyncio
 import datetime
+import gc
 import logging
 import os
 import threading
+import weakref
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -1044,6 +1046,18 @@ async def test_nothing_is_kept_of_a_socket_that_is_gone(ann, connect, bearers, u
         await socket.disconnect()
 
     await until(lambda: not logins._logins)
+
+
+async def test_a_token_that_expires_tomorrow_keeps_nothing_until_then(ann, connect, bearers, until):
+    """A phone that comes back each minute would leave a thousand of its logins."""
+    bearers["ann"] = (ann, timezone.now() + datetime.timedelta(days=1))
+    socket = await connect(headers=token("ann"))
+    (login,) = process()[Logins]._logins[digest(ann.pk)]
+    login = weakref.ref(login)
+
+    await socket.disconnect()
+
+    await until(lambda: gc.collect() >= 0 and login() is None)
 
 
 async def test_heard_ignores_what_the_registry_hears_itself(ann, connect, reads, monkeypatch):

@@ -53,10 +53,15 @@ class Consumer(RealtimeConsumer):
                 raise ZeroDivisionError
             case "refuse":
                 raise FrameError("no", "Not this one.")
+            case "fail in a task":
+                self.start_task(self.fail())
             case "query":
                 await self.query()
             case "query in a task":
                 self.start_task(self.query())
+
+    async def fail(self):
+        raise ZeroDivisionError
 
     async def query(self):
         raise OperationalError("server closed\n\tthe connection")
@@ -345,6 +350,19 @@ async def test_a_task_ends_with_its_socket():
     await socket.disconnect()
 
     assert not asyncio.all_tasks() - before
+
+
+async def test_a_task_that_fails_is_logged_and_its_socket_goes_on(caplog, until):
+    socket = await connect()
+
+    await socket.send_json_to(do("fail in a task"))
+
+    await until(lambda: complaints(caplog))
+    (line,) = complaints(caplog)
+    assert line.endswith("has a task that failed")
+    assert "ZeroDivisionError" in caplog.text
+    await socket.send_json_to({"type": "ping"})
+    assert (await socket.receive_json_from())["type"] == "pong"
 
 
 async def test_a_task_that_has_not_begun_ends_without_a_word(recwarn):

@@ -3,6 +3,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from django.contrib.auth.forms import PasswordResetForm
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
@@ -422,6 +423,22 @@ def test_a_reset_tells_nobody_who_has_an_account(client, ada):
     assert answers[0].status_code == answers[1].status_code == 302
     assert answers[0].url == answers[1].url
     assert answers[0].content == answers[1].content
+
+
+def test_the_answer_does_not_wait_for_the_mail(client, ada, monkeypatch):
+    """Only who has an account would wait, and so be known."""
+    ada.email = "ada@example.com"
+    ada.save()
+    threads = []
+
+    def note(*args, **kwargs):
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(PasswordResetForm, "send_mail", note)
+
+    ask_for_reset(client, "ada@example.com")
+
+    assert threads == ["accounts.mail"]
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com"])
