@@ -7,6 +7,7 @@ import signal
 import subprocess
 from contextlib import ExitStack
 
+import httpx
 import pytest
 from clients import log_in_all, open_client
 from servers import LOCAL_PRODUCTION, Server, run, wait_until
@@ -16,6 +17,7 @@ from test_deploy import make_certificate
 from websockets.exceptions import ConnectionClosed
 
 PASSWORD = "s3cret"
+HOW = pytest.mark.parametrize("how", ["killed", pytest.param("vanished", marks=pytest.mark.weekly)])
 GROUPS = 20
 
 TALK = """
@@ -66,18 +68,33 @@ def waiting(redis):
     return redis.execute("client", "list").count(" flags=b ")
 
 
-def test_each_of_two_redis_serves_its_share(talking):
-    """Groups are spread over them, and each process receives from both."""
-    with Redis() as one, Redis() as two, ExitStack() as stack:
-        servers = start(stack, talking, f"{one.url}, {two.url}")
+def test_each_of_three_redis_serves_its_share(talking):
+    """Groups are spread over them, each process receives from all, and without one it is an outage."""
+    with Redis() as one, Redis() as two, Redis() as three, ExitStack() as stack:
+        all_three = [one, two, three]
+        servers = start(stack, talking, f"{one.url}, {two.url},{three.url}")
         for number in range(GROUPS):
             path = f"ws/talk/?group.{number}"
             with open_client(servers[0], path=path) as ann, open_client(servers[1], path=path) as ben:
                 hear(ann, ben, f"to group {number}")
                 hear(ben, ann, f"from group {number}")
-        wait_until(lambda: [waiting(redis) for redis in (one, two)] == [2, 2], "both processes receive from both")
-        served = [count_commands(redis) for redis in (one, two)]
-        assert min(served) >= 0.2 * sum(served), served
+        wait_until(lambda: [waiting(redis) for redis in all_three] == [2, 2, 2], "both processes receive from all")
+        served = [count_commands(redis) for redis in all_three]
+        assert min(served) >= 0.1 * sum(served), served
+        assert [health(server) for server in servers] == [200, 200]
+
+        with open_client(servers[0], path="ws/talk/?nobody"):
+            # A process that has no group there.
+            gone = next(redis for redis in all_three if "nobody" not in redis.execute("keys", "*:group:*"))
+            gone.kill()
+            for server in servers:
+                wait_until(lambda server=server: health(server) == 503, "it is unhealthy")
+                with pytest.raises(AssertionError, match="in vain"):
+                    wait_until(lambda server=server: "is back" in server.log, "it is not", timeout=2)
+
+
+def health(server):
+    return httpx.get(f"{server.url}healthz").status_code
 
 
 def count_commands(redis):
@@ -137,20 +154,23 @@ class Watched:
             for sentinel in self.sentinels
         )
 
+    def lose_a_machine(self, how):
+        """That of the master and of the first sentinel: "killed", or "vanished", where no connection is closed."""
+        for gone in (self.master, self.sentinels[0]):
+            gone.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+
     def has_failed_over(self):
         told = self.ask(self.sentinels[-1], "sentinel", "get-master-addr-by-name", "master")
         return str(self.replica.port) in told.split()
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("vanished", marks=pytest.mark.weekly)])
+@HOW
 def test_minimal_goes_on_after_a_failover(talking, how):
-    """Also when the machine of the master is gone: its connections say nothing more, and so does its sentinel."""
     with Watched() as redis, ExitStack() as stack:
         servers = start(stack, talking, redis.url)
         with open_client(servers[0], path="ws/talk/?a") as ann, open_client(servers[1], path="ws/talk/?a") as ben:
             hear(ann, ben, "before")
-        for gone in (redis.master, redis.sentinels[0]):
-            gone.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        redis.lose_a_machine(how)
         wait_until(redis.has_failed_over, "the sentinels have made the replica the master", timeout=30)
         wait_until(lambda: is_heard(servers), "the processes meet on the new master", timeout=30)
         for server in servers:
@@ -181,7 +201,8 @@ def is_heard(servers, path="ws/talk/?a"):
     return True
 
 
-def test_the_chat_loses_nothing_in_a_failover(bake, tmp_path):
+@HOW
+def test_the_chat_loses_nothing_in_a_failover(bake, tmp_path, how):
     """Four people on two processes write all the time; each of their messages is there, once and in order."""
     project = shutil.copytree(bake(starter="chat"), tmp_path / "project")
     with Watched() as redis, ExitStack() as stack:
@@ -203,7 +224,7 @@ def test_the_chat_loses_nothing_in_a_failover(bake, tmp_path):
             async with staying(pages):
                 writing = [asyncio.create_task(write_all_the_time(page)) for page in pages]
                 await until(lambda: all(page.seq > 10 for page in pages))
-                await asyncio.to_thread(redis.master.kill)
+                redis.lose_a_machine(how)
                 await asyncio.to_thread(wait_until, redis.has_failed_over, "the replica is the master", 30)
                 await asyncio.sleep(3)
                 over.set()

@@ -312,8 +312,8 @@ class Fanout:
                 logger.debug("Memberships were not renewed", exc_info=True)
 
     async def _subscribe_again(self):
-        # Changes nothing: it asks whether the layer answers, also when there are no groups.
-        await self.layer.group_discard("nobody", "nobody")
+        # Also when there are no groups.
+        await layers.ask(self.layer)
         for name, group in list(self.groups.items()):
             if not group.subscribed:
                 # Its lock may be held by a join, which waits until the layer is back.

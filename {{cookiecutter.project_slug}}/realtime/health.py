@@ -8,6 +8,7 @@ from channels.layers import get_channel_layer
 from django.http import JsonResponse
 from django.utils.decorators import async_only_middleware
 
+from . import layers
 from .outage import ask_database
 from .process import process, serve
 
@@ -52,19 +53,11 @@ class Health:
 async def ask_services():
     tasks = {
         "database": asyncio.create_task(sync_to_async(ask_database, thread_sensitive=False)()),
-        "channel_layer": asyncio.create_task(ask_channel_layer()),
+        "channel_layer": asyncio.create_task(layers.ask(get_channel_layer())),
     }
     # Not wait_for(): it waits for the thread of a call that hangs.
     await asyncio.wait(tasks.values(), timeout=TIMEOUT)
     return {name: outcome(task) for name, task in tasks.items()}
-
-
-async def ask_channel_layer():
-    """Send a message through the channel layer and wait for it."""
-    layer = get_channel_layer()
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "healthz"})
-    await layer.receive(channel)
 
 
 def outcome(task):

@@ -69,6 +69,14 @@ def shard_of(layer, group):
     return layer.consistent_hash(group) if is_redis(layer) else 0
 
 
+async def ask(layer):
+    """Raise an error unless each server of `layer` answers, and takes what is written."""
+    if not is_redis(layer):
+        return await layer.group_discard("nobody", "nobody")
+    for shard in range(layer.ring_size):
+        await layer.connection(shard).set(f"{layer.prefix}:asked", "", ex=60)
+
+
 async def new_inboxes(layer):
     """Return the channels on which a process receives, one for each shard of `layer`."""
     inboxes = {} if is_redis(layer) else {0: await layer.new_channel()}
