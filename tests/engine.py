@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 from clients import sign_up
-from servers import clean_environ, free_port, require
+from servers import clean_environ, free_port, require, slug_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
@@ -106,7 +106,11 @@ class Site:
         return {"Cookie": self.cookie} if self.cookie else {}
 
     def down(self):
-        self.run("docker compose down --volumes --rmi local --timeout 1", check=False)
+        """Stop the services, and remove what was made for them, also the images of former builds."""
+        self.run("docker compose down --volumes --timeout 1", check=False)
+        self.run(f"docker image rm {slug_of(self.project)}", check=False)
+        label = f"label=com.docker.compose.project=test-{self.starter}"
+        self.run(f"docker image prune --force --filter {label}", check=False)
 
 
 class Load:

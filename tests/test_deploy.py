@@ -8,6 +8,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -142,6 +143,31 @@ def test_readme_and_documentation_agree(bake):
     assert commands in (bake() / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are those of bash")
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_roll_stops_old_containers_only_beside_as_many_healthy_new_ones(bake, tmp_path, healthy):
+    """The commands of the README, typed into a shell, which goes on after one that fails; docker is a stand-in."""
+    blocks = (bake() / "README.md").read_text(encoding="utf-8").split("\n\n")
+    (commands,) = [block for block in blocks if block.lstrip().startswith("old=")]
+    docker = f"""#!/bin/sh
+echo "$@" >>asked
+case "$*" in
+    "compose ps"*) printf 'a\\nb\\nc\\n' ;;
+    "compose up"*) exit {int(not healthy)} ;;
+esac
+"""
+    for name, text in {"docker": docker, "sleep": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+
+    environ = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", commands], cwd=tmp_path, env=environ, check=healthy)
+
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert "--scale web=6 " in asked[1]
+    assert asked[2:] == [f"{word} {name}" for name in "abc" for word in ("stop", "rm")] * healthy
+
+
 # Kubernetes
 
 
@@ -158,6 +184,14 @@ def test_kubernetes_manifest_follows_the_schema(tmp_path):
     manifest.write_text(yaml.safe_dump_all(objects))
     output(tool("kubernetes-validate"), "--strict", manifest)
     assert [each["kind"] for each in objects] == ["Deployment", "Service", "Job"]
+
+    # The Pod Security Standard "restricted", which many clusters demand.
+    for pod in [each["spec"]["template"]["spec"] for each in objects if each["kind"] != "Service"]:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
     pod = objects[0]["spec"]["template"]["spec"]
     # preStop, the 10 seconds of uvicorn, and some to spare.
@@ -225,12 +259,15 @@ def test_command_of_the_image(bake, dockerfile):
 
 
 def test_health_check_of_the_image(served, env, dockerfile):
-    """It asks for localhost, which no variable allows, while pages are refused to strangers."""
+    """It asks for localhost, which no variable allows while pages are refused to strangers, and is not logged."""
     command = json.loads(re.search(r"HEALTHCHECK[^[]*(\[.*\])", dockerfile.replace("\\\n", ""))[1])
-    variables = env | {"DJANGO_ALLOWED_HOSTS": "example.com"}
+    # Without a proxy, uvicorn has an access log.
+    variables = env | {"DJANGO_ALLOWED_HOSTS": "example.com", "DJANGO_TRUST_PROXY": "false"}
     with Server(served, "production", env=variables) as server:
         run(served, *command[1:], env={"PORT": str(server.port)})
         assert httpx.get(server.url).status_code == 400
+        wait_until(lambda: '"GET / HTTP/1.1" 400' in server.log, "the access log")
+        assert "/healthz" not in server.log
     with Upstream(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n") as ill:
         assert run(served, *command[1:], env={"PORT": str(ill.port)}, check=False).returncode == 1
 
@@ -469,6 +506,10 @@ def test_one_address_and_one_scheme_are_passed_on(bake):
         assert upstream.header("X-Forwarded-For") == ["127.0.0.1"]
         assert upstream.header("X-Forwarded-Proto") == ["http"]
         assert upstream.header("Host") == [f"127.0.0.1:{nginx.port}"]
+        # With DJANGO_HTTPS=true that would be redirected for ever.
+        assert "(not believed: https, from 127.0.0.1. If that is a proxy of yours: set_real_ip_from)" in nginx.log
+        httpx.get(nginx.url)
+        assert nginx.log.count("not believed") == 1
 
     behind = {"#set_real_ip_from 10.0.0.0/8": "set_real_ip_from 127.0.0.1", "#real_ip_header": "real_ip_header"}
     with Upstream() as upstream, Nginx(bake(), [upstream], behind) as nginx:
@@ -478,6 +519,7 @@ def test_one_address_and_one_scheme_are_passed_on(bake):
             assert upstream.header("X-Forwarded-For") == ["203.0.113.9"]
             assert upstream.header("X-Forwarded-Proto") == [scheme]
         assert "203.0.113.9 [" in nginx.log
+        assert "not believed" not in nginx.log
 
 
 def test_the_emptiest_server_gets_the_next_socket(bake):
@@ -816,15 +858,11 @@ def make_certificate(folder):
 
 
 @real
-@pytest.mark.parametrize("query", ["ssl_ca_certs", "ssl_cert_reqs=none"])
-def test_redis_with_tls_and_a_password(served, env, tmp_path, query):
-    """With an authority of one's own, and with a certificate that nobody can check, as Heroku's Redis has one."""
+def test_redis_with_tls_and_a_password(served, env, tmp_path):
+    """With an authority of one's own."""
     require(shutil.which("openssl"), "openssl is not installed")
     with Redis(tls=make_certificate(tmp_path)) as redis:
-        # It is not for localhost.
-        other_name = redis.url.partition("?")[0].replace("127.0.0.1", "localhost")
-        url = redis.url if query == "ssl_ca_certs" else f"{other_name}?{query}"
-        with_redis = env | {"REDIS_URL": url}
+        with_redis = env | {"REDIS_URL": redis.url}
         with (
             Server(served, "production", env=with_redis) as one,
             Server(served, "production", env=with_redis) as other,
@@ -833,6 +871,37 @@ def test_redis_with_tls_and_a_password(served, env, tmp_path, query):
         ):
             sender.send({"type": "message", "text": "encrypted"})
             assert sender.receive()["text"] == receiver.receive()["text"] == "encrypted"
+
+
+@real
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_a_platform_like_heroku(served, env, tmp_path):
+    """It sets PORT and WEB_CONCURRENCY, nobody can check its Redis, and its SIGTERM goes to all processes at once."""
+    require(shutil.which("openssl"), "openssl is not installed")
+    with Redis(tls=make_certificate(tmp_path)) as redis:
+        # Not the name in the certificate.
+        url = redis.url.partition("?")[0].replace("127.0.0.1", "localhost") + "?ssl_cert_reqs=none"
+        server = Server(served, "production", env=env | {"REDIS_URL": url, "WEB_CONCURRENCY": "2"})
+        server.env["PORT"] = str(server.port)
+        del server.command[-4:]
+        with server, ExitStack() as stack:
+            wait_until(lambda: server.log.count("Started server process") == 2, "both processes are there")
+            assert f"Uvicorn running on http://0.0.0.0:{server.port}" in server.log
+            clients = [stack.enter_context(open_client(server)) for _ in range(8)]
+            clients[0].send({"type": "message", "text": "to all"})
+            assert {client.receive()["text"] for client in clients} == {"to all"}
+
+            parent = server.process.pid
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            for pid in [*map(int, children), parent]:
+                os.kill(pid, signal.SIGTERM)
+            for client in clients:
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.receive()
+                assert closed.value.rcvd.code == 1012
+            assert server.process.wait(10) == 0
+            # None of those that ended was replaced.
+            assert server.log.count("Started server process") == 2
 
 
 @real

@@ -193,6 +193,7 @@ def test_a_port_of_the_environment_is_listened_to_on_all_addresses(project, tmp_
 
     assert "default: 127.0.0.1;" in help()
     assert "default: 0.0.0.0;" in help(PORT="5000")
+    assert "default: 127.0.0.1;" in help(PORT="")
     code = """
 import sys, uvicorn
 from my_realtime_site.__main__ import main
@@ -204,6 +205,17 @@ main()
     for arguments, expected in (([], "0.0.0.0 5000"), (words, "127.0.0.2 5002")):
         output = run(copy, "-c", code, *arguments, env={"PORT": "5000"}, check=False).stdout
         assert output.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("port", "says"), [("tcp://10.0.0.7:80", "invalid int value: 'tcp://10.0.0.7:80'"), ("99999", "the number 99999")]
+)
+def test_a_wrong_port_is_refused_in_one_line(project, port, says):
+    result = run(project, "-m", "my_realtime_site", env={"PORT": port}, check=False)
+
+    assert result.returncode == 2
+    assert says in result.stdout.splitlines()[-1]
+    assert "Traceback" not in result.stdout
 
 
 def test_the_database_lies_beside_manage_py(project, tmp_path):

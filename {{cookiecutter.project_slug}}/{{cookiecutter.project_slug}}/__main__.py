@@ -31,6 +31,8 @@ def main():
         "--port", default=port or 8000, type=int, help="port to listen on (default: the variable PORT, or 8000)"
     )
     options = parser.parse_args()
+    if not 0 <= options.port < 2**16:
+        parser.error(f"no port has the number {options.port}")
     raise_file_limit()
     # The limit of a header, which websockets reads when it is imported: pages take such cookies, too.
     os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(2**16))
