@@ -123,3 +123,10 @@ def test_a_client_that_has_left_before_it_is_accepted_costs_no_handshake(server)
         client.receive()
     wait_until(lambda: "/gone/" in server.log, "the last one is logged")
     assert server.log.count("/ws/socket-server/gone/ of") <= 2
+
+
+def test_the_garbage_collector_leaves_alone_what_is_loaded(narrow):
+    # Otherwise it goes through all of Django again with every thousand sockets: a fifth of a handshake.
+    load = f"import gc; from {slug_of(narrow)}.__main__ import load; load(); print(gc.get_freeze_count())"
+
+    assert int(run(narrow, "-c", load, env=LOCAL_PRODUCTION).stdout) > 50_000
