@@ -5,12 +5,13 @@ The consumer and the views read and write them with these functions only.
 """
 
 from datetime import timedelta
+from functools import cache
 from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models import Case, Exists, F, FilteredRelation, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.urls import reverse
@@ -251,11 +252,9 @@ def look_up(pairs, by="pk"):
 
     pairs: of a room's primary key, or its slug with by="slug", and a user's primary key.
     """
-    rooms = Room.objects.filter(**{f"{by}__in": {name for name, _ in pairs}})
-    rooms = rooms.annotate(has_bans=Exists(Ban.objects.filter(room=OuterRef("pk"))))
-    rooms = {name: room for name, *room in rooms.values_list(by, "pk", "last_seq", "edits", "is_open", "has_bans")}
+    rooms = {name: room for name, *room in read_rooms(by, list({name for name, _ in pairs}))}
     # Who may enter a room that is closed, or from which somebody is banned, is decided below.
-    places = {pair: Place(*rooms[pair[0]][:4]) for pair in pairs if pair[0] in rooms}
+    places = {pair: Place(*rooms[pair[0]][:3], bool(rooms[pair[0]][3])) for pair in pairs if pair[0] in rooms}
     members = find_pairs(Membership, [(place, user) for (_, user), place in places.items() if not place.may_enter])
     banned = find_pairs(Ban, [(place, user) for (name, user), place in places.items() if rooms[name][4]])
     for (name, user_id), place in places.items():
@@ -263,6 +262,34 @@ def look_up(pairs, by="pk"):
         if pair in members or pair in banned:
             places[name, user_id] = place._replace(may_enter=pair not in banned)
     return places
+
+
+def read_rooms(by, names):
+    """
+    Return rows of the rooms that have one of `names`, a list, in the field `by`: the name, the primary key, last_seq,
+    edits, is_open and whether anybody is banned.
+    """
+    if not names:
+        return []
+    # For some numbers of names only, so that few statements are kept.
+    count = 1 << max(0, len(names) - 1).bit_length()
+    sql, parameters = compile_rooms(by, count)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*parameters, *names, *names[-1:] * (count - len(names))])
+        return cursor.fetchall()
+
+
+@cache
+def compile_rooms(by, count):
+    """
+    Return the SQL of read_rooms() and its parameters before the names: to make it takes ten times as long as to run it,
+    and all who connect wait for it.
+    """
+    rooms = Room.objects.filter(**{f"{by}__in": range(count)}).order_by()
+    rooms = rooms.annotate(has_bans=Exists(Ban.objects.filter(room=OuterRef("pk"))))
+    rooms = rooms.values_list(by, "pk", "last_seq", "edits", "is_open", "has_bans")
+    sql, parameters = rooms.query.sql_with_params()
+    return sql, parameters[:-count]
 
 
 def find_pairs(model, pairs):

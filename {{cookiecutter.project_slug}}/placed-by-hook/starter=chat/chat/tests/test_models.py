@@ -7,6 +7,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -158,6 +159,16 @@ def test_sockets_may_be_where_pages_may(room, closed_room, ann, ben):
     for (room_id, user_id), place in places.items():
         user = {ann.pk: ann, ben.pk: ben}[user_id]
         assert place.may_enter == can_join(user, Room.objects.get(pk=room_id))
+
+
+def test_the_statement_that_finds_places_is_made_once(room, ann, monkeypatch):
+    places = look_up([(room.pk, ann.pk)])
+
+    # To make it takes ten times as long as to run it, and all who connect wait for it.
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLCompiler, "as_sql", None)
+        assert look_up([(room.pk, ann.pk)]) == places
+    assert look_up([]) == {}
 
 
 def test_the_demo_room(capsys, db):
