@@ -6,7 +6,8 @@ chat/README.md tells why nothing is lost. https://channels.readthedocs.io/en/sta
 
 import re
 import time
-from urllib.parse import parse_qs
+from functools import cached_property
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from realtime import Close
@@ -41,12 +42,13 @@ class ListConsumer(RealtimeConsumer):
         self.show_list()
 
     def show_list(self):
-        if since := parse_time(self.parameter("listed")):
+        if since := parse_time(self.parameters.get("listed", "")):
             process()[Lists].enter(self, since)
 
-    def parameter(self, name):
-        """Return a parameter of the query string, a str; "" without it."""
-        return parse_qs(self.scope["query_string"].decode("latin-1")).get(name, [""])[-1]
+    @cached_property
+    def parameters(self):
+        """The parameters of the query string, a dict of str."""
+        return dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
 
     async def disconnect(self, code):
         process()[Lists].leave(self)
@@ -95,7 +97,7 @@ class ChatConsumer(ListConsumer):
     async def greet(self, slug, edits):
         """Send what every page gets first, and then what it has missed."""
         newest = self.room.feed.newest
-        after = self.parameter("after")
+        after = self.parameters.get("after", "")
         seq = int(after) if re.fullmatch("[0-9]{1,16}", after) else None
         has_missed_too_many = seq is not None and newest - seq > MAX_MISSED
         name, user_id = self.scope["user"].get_username(), str(self.scope["user"].pk)

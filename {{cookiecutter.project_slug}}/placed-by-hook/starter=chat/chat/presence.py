@@ -24,14 +24,20 @@ class Present:
 
     def __init__(self):
         self.names = []
+        # What most sockets are greeted with, as JSON, once it was asked for.
+        self._greeting = None
 
     def greet(self, name):
         """Return the frame for a socket that begins, as JSON. name: its own user, who may not be stored yet."""
-        return encode(frames.Presence(users=sorted({*self.names, name})))
+        if name not in self.names:
+            return encode(frames.Presence(users=sorted({*self.names, name})))
+        if self._greeting is None:
+            self._greeting = encode(frames.Presence(users=self.names))
+        return self._greeting
 
     def change(self, names):
         """Take the `names` of who is here now, sorted; return the frame that tells of it, as JSON, or None."""
-        before, self.names = self.names, names
+        before, self.names, self._greeting = self.names, names, None
         came, left = (sorted({*a} - {*b}) for a, b in ((names, before), (before, names)))
         if not came and not left:
             return None

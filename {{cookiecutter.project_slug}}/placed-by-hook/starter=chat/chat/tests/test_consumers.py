@@ -642,6 +642,20 @@ async def test_bad_numbers_in_frames_are_refused(enter, room, ann, number):
 # Who is here
 
 
+def test_those_who_are_here_are_greeted_with_one_text():
+    present = presence.Present()
+    present.change(["ann", "ben"])
+
+    text = present.greet("ann")
+
+    assert json.loads(text)["users"] == ["ann", "ben"]
+    assert present.greet("ben") is text
+    # Nobody has stored yet that they are here.
+    assert json.loads(present.greet("amy"))["users"] == ["amy", "ann", "ben"]
+    present.change(["ben"])
+    assert json.loads(present.greet("ben"))["users"] == ["ben"]
+
+
 async def test_presence(enter, room, ann, ben):
     socket = await enter(ann, room)
     assert await socket.receive_type("connection_established")
