@@ -46,8 +46,8 @@ BOUNDS = {
     "limits.CHARGED": (4096, 4096),
     "limits.CHARGED_MEMBERS": (100, 100),
     # Messages and bytes of one call: a queue of channels_redis has room for hundreds.
-    "fanout.BATCH": (10, 100),
-    "fanout.BATCH_SIZE": (2**14, 2**18),
+    "layers.BATCH": (10, 100),
+    "layers.BATCH_SIZE": (2**14, 2**18),
     # Frames of one socket in a row, and bytes that wait for a slow reader.
     "consumers.TURN": (8, 128),
     "consumers.outbox_limit": (2**18, 2**20),

@@ -1,13 +1,14 @@
 """What gathers while a call to Redis or to the database is under way."""
 
 import asyncio
+from datetime import date
 from math import ceil
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from channels_redis.core import RedisChannelLayer
 
-from realtime import fanout, layers
+from realtime import layers
 from realtime.batches import Batcher
 from realtime.fanout import broadcast_of
 from realtime.outage import Unavailable
@@ -66,9 +67,9 @@ async def test_a_call_carries_no_more_than_it_may(calls):
 
 @pytest.mark.parametrize(("data", "most"), [("", 100), ("x" * 1000, 40), ("x" * 70_000, 1), (b"x" * 1000, 40)])
 def test_a_call_to_redis_carries_100_messages_or_64_kib(data, most):
-    weight = fanout.weigh(broadcast_of("room", data))
+    weight = layers.weigh(broadcast_of("room", data))
 
-    assert ceil(fanout.BATCH_SIZE / weight) == most
+    assert ceil(layers.BATCH_SIZE / weight) == most
 
 
 async def test_who_has_given_up_sends_nothing(calls, until):
@@ -110,6 +111,40 @@ async def test_one_that_cannot_be_sent_fails_alone(calls):
 
     assert [type(answer) for answer in answers] == [str, TypeError, str]
     assert calls.made == [["a", "b", "c"], ["a"], ["b", "c"], ["b"], ["c"]]
+
+
+@pytest.fixture
+def redis(monkeypatch):
+    """A Redis in which this process and another one are in each group."""
+    layer, redis = RedisChannelLayer(hosts=["redis://127.0.0.1"]), MagicMock()
+    redis.pipeline.return_value.execute = AsyncMock(return_value=[0, [b"realtime1.a!b", b"realtime2.c!d"]])
+    redis.eval = AsyncMock(return_value=[])
+    monkeypatch.setattr(layer, "connection", lambda shard: redis)
+    redis.layer = layer
+    return redis
+
+
+async def test_what_is_for_this_process_does_not_cross_redis(redis):
+    messages = [broadcast_of("room", "hello"), broadcast_of("room", b"hello")]
+
+    assert await layers.send_together(redis.layer, 0, messages, "realtime1.a!b") == messages
+    # After the script: one key, that of the other.
+    assert redis.eval.await_args.args[1:3] == (1, "asgirealtime2.c!")
+
+    redis.pipeline.return_value.execute.return_value = [0, [b"realtime1.a!b"]]
+    await layers.send_together(redis.layer, 0, messages, "realtime1.a!b")
+    assert redis.eval.await_count == 1
+
+
+async def test_consumers_are_told_in_this_process_as_in_another(redis):
+    """A mistake that only a second process would show is found in production."""
+    message = {"type": "room.renamed", "group": "room", "names": ("a", "b")}
+
+    (received,) = await layers.send_together(redis.layer, 0, [message], "realtime1.a!b")
+    assert received == message | {"names": ["a", "b"]}
+
+    with pytest.raises(TypeError):
+        await layers.send_together(redis.layer, 0, [message | {"when": date(2026, 1, 1)}], "realtime1.a!b")
 
 
 @pytest.mark.parametrize(("messages", "places"), [(1, 1), (5, 5), (97, 10)])

@@ -17,7 +17,7 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 from . import layers
-from .fanout import BATCH, VERSION, broadcast_of, get_fanout
+from .fanout import VERSION, broadcast_of, get_fanout
 from .frames import Sendable, encode
 from .outage import Unavailable
 from .process import process, server_loop
@@ -168,7 +168,7 @@ class Notifier:
 
     async def _send_waiting(self):
         while self._waiting:
-            messages = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            messages = [self._waiting.popleft() for _ in range(min(len(self._waiting), layers.BATCH))]
             lost = (await asyncio.gather(*map(self.send, messages))).count(False)
             if lost:
                 logger.error("%d messages of notify() are lost: Redis does not answer", lost + len(self._waiting))

@@ -36,10 +36,6 @@ ANSWER_TIMEOUT = 4
 # A group with more members is large: one broadcast to such groups in each turn of the event loop.
 TURN = 25
 
-# What one call to Redis carries at most: messages, and bytes.
-BATCH = 100
-BATCH_SIZE = 2**16
-
 # The version of messages between processes. The last release sends none; messages of a higher one are dropped.
 VERSION = 1
 
@@ -75,11 +71,6 @@ def broadcast_of(group, data, sender=None):
     message = {"type": "realtime.broadcast", "group": group, "version": VERSION}
     message["bytes" if isinstance(data, bytes) else "text"] = data
     return message if sender is None else message | {"sender": sender}
-
-
-def weigh(message):
-    """Return what `message` counts in a call to the layer that carries at most BATCH_SIZE and BATCH messages, bytes."""
-    return size_of(message.get("text") or message.get("bytes") or b"") + BATCH_SIZE / BATCH
 
 
 def get_fanout(alias="default"):
@@ -131,19 +122,14 @@ class Fanout:
 
     def __init__(self, alias):
         self.layer = get_channel_layer(alias)
-        self.groups = {}
-        self._inboxes, self._tasks = {}, ()
+        self.groups, self._inboxes, self._tasks = {}, {}, ()
         self._local_groups = layers.groups_of(self.layer)
-        calls = [partial(layers.send_together, self.layer, shard) for shard in range(layers.shards_of(self.layer))]
-        self._batchers = [Batcher(partial(self._call, call), BATCH_SIZE, weigh) for call in calls]
+        calls = [partial(self._send_together, shard) for shard in range(layers.shards_of(self.layer))]
+        self._batchers = [Batcher(call, layers.BATCH_SIZE, layers.weigh) for call in calls]
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._turn = asyncio.Lock()
-        self.outage = Outage(
-            ChannelLayerUnavailable,
-            "The channel layer is lost, and no broadcast arrives",
-            "The channel layer is back",
-            self._come_back,
-        )
+        lost, back = "The channel layer is lost, and no broadcast arrives", "The channel layer is back"
+        self.outage = Outage(ChannelLayerUnavailable, lost, back, self._come_back)
 
     async def send(self, name, message):
         """
@@ -163,6 +149,11 @@ class Fanout:
         if self._local_groups.get(name, {}).keys() - {self._inbox(name)}:
             # Channels' own consumers are in the group, too.
             await layers.send_to_others(self.layer, name, message, self._inbox(name))
+
+    async def _send_together(self, shard, messages):
+        """Send `messages` to the other processes, and deliver those that are for this one."""
+        inbox = self._inboxes.get(shard)
+        await self._deliver_all(deque(await self._call(layers.send_together, self.layer, shard, messages, inbox)))
 
     def count(self, name):
         """Return the number of members of the group `name` in this process."""
@@ -249,8 +240,8 @@ class Fanout:
     async def _start(self):
         if not self._tasks:
             self._inboxes = await layers.new_inboxes(self.layer)
-            coroutines = [self._renew(), *map(self._receive, self._inboxes.values())]
-            self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+            self._tasks = [asyncio.create_task(self._renew())]
+            self._tasks += [asyncio.create_task(self._receive(inbox)) for inbox in self._inboxes.values()]
 
     def _inbox(self, name):
         """Return the channel on which this process receives what is sent to the group `name`."""
@@ -263,17 +254,21 @@ class Fanout:
             try:
                 # Those that came together with one that failed are delivered first.
                 messages = messages or deque(await self._received(layers.receive(self.layer, inbox)))
-                while messages:
-                    message = messages.popleft()
-                    self._deliver(message)
-                    if self.count(message.get("group")) > TURN:
-                        await asyncio.sleep(0)
+                await self._deliver_all(messages)
             except ChannelLayerUnavailable:
                 await self.outage.over()
             except Exception:
                 logger.exception("A message of the channel layer could not be delivered")
                 # Whatever is wrong may be wrong at once again.
                 await asyncio.sleep(RETRY_EVERY)
+
+    async def _deliver_all(self, messages):
+        """Deliver `messages`, a deque that loses those that are delivered."""
+        while messages:
+            message = messages.popleft()
+            self._deliver(message)
+            if self.count(message.get("group")) > TURN:
+                await asyncio.sleep(0)
 
     def _deliver(self, message):
         """Hand `message` to the members of its group."""
@@ -314,10 +309,8 @@ class Fanout:
     async def _subscribe_again(self):
         # Also when there are no groups.
         await layers.ask(self.layer)
-        for name, group in list(self.groups.items()):
-            if not group.subscribed:
-                # Its lock may be held by a join, which waits until the layer is back.
-                continue
+        # The lock of another one may be held by a join, which waits until the layer is back.
+        for name, group in [(name, group) for name, group in self.groups.items() if group.subscribed]:
             async with group.lock:
                 if group.subscribed:
                     await self.layer.group_add(name, self._inbox(name))

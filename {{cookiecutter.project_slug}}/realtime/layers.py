@@ -8,6 +8,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 
 from .activity import Activity
+from .frames import size_of
 from .process import process
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,10 @@ INBOX = "realtime"
 
 # Of the capacity of an inbox that a batch of messages takes at most.
 PLACES = 10
+
+# What one call carries at most: messages, and bytes.
+BATCH = 100
+BATCH_SIZE = 2**16
 
 # Lua: put a message into each queue that has room, and return the numbers of those that have none. ARGV: now, the
 # seconds after which a message is too old, and for each key of a queue its capacity, then for each its message.
@@ -104,16 +109,22 @@ async def receive(layer, channel):
     return message["messages"] if message["type"] == "realtime.batch" else [message]
 
 
-async def send_together(layer, shard, messages):
+def weigh(message):
+    """Return what `message` counts in a call: BATCH_SIZE is reached by so many bytes, or by BATCH messages."""
+    return size_of(message.get("text") or message.get("bytes") or b"") + BATCH_SIZE / BATCH
+
+
+async def send_together(layer, shard, messages, inbox=None):
     """
     Send `messages`, dicts with a "group", to the groups of this shard, with two calls to Redis for all of them.
 
-    group_send() makes four for each. As there, a message is dropped for a process that has too many waiting.
+    Return those for `inbox`, the channel of this process, which need not be sent. group_send() makes four calls for each
+    message. As there, one is dropped for a process that has too many waiting.
     """
     if not is_redis(layer):
         for message in messages:
             await layer.group_send(message["group"], message)
-        return
+        return []
     connection, now = layer.connection(shard), time.time()
     groups = list(dict.fromkeys(message["group"] for message in messages))
     pipeline = connection.pipeline(transaction=False)
@@ -126,13 +137,19 @@ async def send_together(layer, shard, messages):
     members = {group: [name.decode() for name in names] for group, names in zip(groups, found, strict=True)}
     # A consumer of Channels' own is in the group, or the last release of this project.
     mixed = {group for group, names in members.items() if not all(name.startswith(INBOX) for name in names)}
-    inboxes = {}
+    inboxes, own = {}, []
     for message in messages:
         if message["group"] in mixed:
             await layer.group_send(message["group"], message)
             continue
         for channel in members[message["group"]]:
-            inboxes.setdefault(channel, []).append(message)
+            if channel != inbox:
+                inboxes.setdefault(channel, []).append(message)
+            elif message["type"] == "realtime.broadcast":
+                own.append(message)
+            else:
+                # As another process would receive it, or fail to.
+                own.append(layer.deserialize(layer.serialize(message)))
     keys, capacities, packed = [], [], []
     for channel, waiting in inboxes.items():
         keys.append(layer.prefix + layer.non_local_name(channel))
@@ -146,6 +163,7 @@ async def send_together(layer, shard, messages):
         dropped = sum(sizes[number - 1] for number in full)
         logger.warning("%d messages are dropped: %d processes are over capacity", dropped, len(full))
         process()[Activity]["dropped"] += dropped
+    return own
 
 
 async def drop_idle_connections(layer):
