@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -7,6 +8,12 @@ from services import Redis
 
 # These run inside a baked project.
 collect_ignore = ["on_bake", "probes"]
+
+
+def pytest_report_header(config):
+    """Say what `-m` leaves out, and why: pytest itself prints no more than a number."""
+    left_out = re.findall(r"not (\w+)", config.option.markexpr)
+    return [f"left out: {marker}" for marker in config.getini("markers") if marker.partition(":")[0] in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def python_of(project):
     return project_python((project / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def run(project, *command, env=None, check=True, timeout=120):
+def run(project, *command, env=None, check=True, timeout=300):
     """Run `python *command` in the project, and return the CompletedProcess, whose stdout has stderr in it."""
     result = subprocess.run(
         [python_of(project), *command],

@@ -82,10 +82,12 @@ def cookiecutter(output_dir, *options, env=None, **answers):
 
 
 def contents(folder):
-    """Return what is in the folder: the bytes of each file, None for each folder."""
+    """Return what is in the folder, save bytecode: the bytes of each file, None for each folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
+        # Of a bake that another test has run.
+        if "__pycache__" not in path.parts
     }
 
 

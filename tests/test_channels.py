@@ -214,6 +214,7 @@ def with_packages(with_probe):
     return with_packages
 
 
+@pytest.mark.long
 def test_djangochannelsrestframework(with_packages):
     settings = ['INSTALLED_APPS += ["rest_framework", "djangochannelsrestframework"]']
     project = with_packages("rest_framework_sockets.py", "djangochannelsrestframework", settings=settings)
@@ -244,6 +245,7 @@ def test_djangochannelsrestframework(with_packages):
         assert "Traceback" not in server.log
 
 
+@pytest.mark.long
 def test_chanx(with_packages):
     settings = ['INSTALLED_APPS += ["rest_framework", "chanx.channels"]']
     project = with_packages("chanx_sockets.py", "chanx[channels]", settings=settings)

@@ -323,7 +323,9 @@ def with_tls(project):
     text = (project / "deploy" / "nginx.conf").read_text(encoding="utf-8")
     (block,) = re.findall(r"(?m)^(?: *#(?:server_name|listen|http2|ssl_|if ).*\n)+", text)
     uncommented = block.replace("#", "")
-    version = subprocess.run(["nginx", "-v"], capture_output=True, text=True, env=with_sbin()).stderr
+    nginx = shutil.which("nginx", path=with_sbin()["PATH"])
+    require(nginx, "nginx is not installed")
+    version = subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr
     if tuple(map(int, re.search(r"/(\d+)\.(\d+)\.(\d+)", version).groups())) < (1, 25, 1):
         # Older ones know it as a word of `listen`.
         uncommented = uncommented.replace("443 ssl", "443 ssl http2").replace("http2 on;", "")

@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 
 PAGE = REPOSITORY / "docs" / "existing-project.md"
 TUTORIAL = PROBES / "tutorial.txt"
-DJANGOS = ["django>=5.2,<5.3", "django"]
+LONG_SUPPORTED = "django>=5.2,<5.3"
+DJANGOS = [pytest.param(LONG_SUPPORTED, marks=pytest.mark.long), "django"]
 
 browser = pytest.fixture(open_browser, scope="module")
 visit = pytest.fixture(visits)
@@ -120,7 +121,7 @@ def startproject(request, tmp_path_factory):
 def tutorial(redis_server, tmp_path_factory):
     """A Site that has followed the tutorial, after the page's first three edits."""
     require(not WINDOWS, "the page's commands are those of a Unix shell")
-    site = Site(tmp_path_factory.mktemp("tutorial"), DJANGOS[0])
+    site = Site(tmp_path_factory.mktemp("tutorial"), LONG_SUPPORTED)
     site.run("python -m pip install --quiet channels daphne channels_redis && python manage.py startapp chat")
     site.run("cd chat && rm -r admin.py apps.py migrations models.py tests.py")
     site.follow(TUTORIAL.read_text(encoding="utf-8"))

@@ -9,6 +9,9 @@ import pytest
 from clients import open_client, sign_up
 from servers import LOCAL_PRODUCTION, SERVERS, Server, clean_environ
 
+# An environment of its own.
+pytestmark = pytest.mark.long
+
 # The newest security releases of Django's series: https://docs.djangoproject.com/en/stable/releases/security/
 SAFE_DJANGO = {"5.2": 19, "6.0": 10, "6.1": 3}
 

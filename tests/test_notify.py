@@ -217,6 +217,7 @@ def with_celery(with_probe):
     return project
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "pool", ["prefork", *(pytest.param(pool, marks=pytest.mark.weekly) for pool in ("threads", "solo"))]
 )

@@ -266,7 +266,7 @@ def edit(project, changes):
         path.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("starter", OPTIONS["starter"])
+@pytest.mark.parametrize("starter", ["minimal", pytest.param("chat", marks=pytest.mark.long)])
 def test_chat_can_be_deleted(cookies, starter):
     """As the README says: its tables, its folder, and its lines in three files."""
     baked = cookies.bake(extra_context={"starter": starter}).project_path
@@ -326,6 +326,7 @@ def test_manage_py_test_runs_the_tests(baked):
     assert run(baked, "manage.py", "test", "nowhere", check=False).returncode != 0
 
 
+@pytest.mark.long
 def test_a_project_with_djangos_user_keeps_it(cookies):
     """By the steps of CHANGELOG.md, on a database that was migrated before."""
     changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")

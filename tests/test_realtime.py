@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 ON_BAKE = sorted(path.name for path in (HERE / "on_bake").glob("test_*.py"))
 
 
-@pytest.fixture(scope="module", params=["minimal", "chat"])
+@pytest.fixture(scope="module", params=["minimal", pytest.param("chat", marks=pytest.mark.long)])
 def output(request, bake, tmp_path_factory):
     """What pytest prints on a bake of each starter: all files in one process, since most of the time is its start."""
     project = shutil.copytree(bake(starter=request.param), tmp_path_factory.mktemp("realtime") / "project")

@@ -149,7 +149,7 @@ def test_ci_runs_what_the_readme_says():
     assert "run: .ci/run\n" in workflow
     # Windows has no make: its command must stay the one that `make test` runs.
     (pytest_options,) = re.findall(r"python -m pytest (.*) \$\(ARGS\)", read("Makefile"))
-    assert f"python -m pytest {pytest_options}\n" in workflow
+    assert f'python -m pytest {pytest_options} -m "not weekly"\n' in workflow
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,7 @@ def start_make(names, tmp_path_factory):
     return start_make
 
 
+@pytest.mark.long
 def test_make_demo(start_make):
     port = free_port()
     url = f"http://127.0.0.1:{port}/"

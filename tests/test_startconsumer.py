@@ -65,7 +65,7 @@ def project(bake, tmp_path):
     return shutil.copytree(bake(), tmp_path / "project")
 
 
-@pytest.fixture(params=OPTIONS["starter"])
+@pytest.fixture(params=["minimal", pytest.param("chat", marks=pytest.mark.long)])
 def either(request, bake, tmp_path):
     """A project of each starter, to be changed."""
     return shutil.copytree(bake(starter=request.param), tmp_path / "project")
@@ -114,7 +114,11 @@ def change(project, name, *replacements):
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((starter, names), id=f"{starter}-{len(names)}", marks=[pytest.mark.weekly] * (names is NAMES))
+        pytest.param(
+            (starter, names),
+            id=f"{starter}-{len(names)}",
+            marks=[pytest.mark.weekly] * (names is NAMES) + [pytest.mark.long] * (starter == "chat"),
+        )
         for names in (FEW, NAMES)
         for starter in OPTIONS["starter"]
     ],

@@ -75,6 +75,7 @@ def test_an_english_page_loads_no_catalogue(visit, bake, tmp_path):
         assert "texts.js" not in page.content()
 
 
+@pytest.mark.long
 def test_the_tests_of_a_german_project_pass(german):
     result = run(german, "-m", "pytest", "-W", "error", "-q", check=False)
 

@@ -231,6 +231,7 @@ def test_the_documented_commands_create_and_update(terminal, source, tmp_path):
     assert not list(project.rglob("*.rej"))
 
 
+@pytest.mark.long
 def test_the_documented_commands_link_and_update(terminal, source, tmp_path):
     """A project that cookiecutter baked, linked to the commit of its version."""
     _, link, update = documented_commands()
@@ -256,6 +257,7 @@ def test_the_documented_commands_link_and_update(terminal, source, tmp_path):
 # Years of updates
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("starter", ["minimal", pytest.param("chat", marks=pytest.mark.weekly)])
 def test_an_edited_project_follows_the_history(bake, history, tmp_path, starter):
     """

@@ -39,6 +39,7 @@ def runner(tmp_path):
     return clean_environ(PATH=os.pathsep.join([str(bin), *others]), HOME=str(tmp_path), UV_CACHE_DIR=cache)
 
 
+@pytest.mark.long
 def test_every_step_of_the_job_with_tests_passes(bake, runner, tmp_path):
     project = shutil.copytree(bake(), tmp_path / "project")
     # It is no part of a clone.
@@ -68,6 +69,7 @@ def run_step(step, project, env):
     return result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_what_production_installs_is_audited(bake, runner, tmp_path):
     """With pip-audit itself; only its question to the database of vulnerabilities is left out."""
     project = shutil.copytree(bake(), tmp_path / "project")
@@ -110,7 +112,7 @@ def test_the_steps_of_this_repository_are_what_is_run_here():
     assert len(pip) == 2
     (options,) = re.findall(r"python -m pytest (.*) \$\(ARGS\)", makefile)
     assert re.search(r"(?m)^mutants: ", makefile)
-    known = [*pip, f"python -m pytest {options}", "python -m pytest tests/test_random_answers.py"]
+    known = [*pip, f'python -m pytest {options} -m "not weekly"', "python -m pytest tests/test_random_answers.py"]
     known += ["sudo apt-get update", ".ci/run", "make mutants"]
     read_by_tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").glob("test_*.py"))
 
@@ -226,6 +228,7 @@ def test_news_of_the_template_become_a_pull_request(on_github, source, tmp_path)
     assert [line.split()[:2] for line in asked()][3:] == [["pr", "list"]]
 
 
+@pytest.mark.long
 def test_news_that_change_no_file_are_none(on_github, source):
     remote, weekly, asked = on_github
     git(source, "commit", "--quiet", "--allow-empty", "--message", "Change a text of the repository")
@@ -236,6 +239,7 @@ def test_news_that_change_no_file_are_none(on_github, source):
     assert asked() == []
 
 
+@pytest.mark.long
 def test_newer_packages_become_a_pull_request(on_github, tmp_path):
     remote, weekly, asked = on_github
     project = tmp_path / "my_realtime_site"
