@@ -78,6 +78,7 @@ def test_a_wrong_database_url_is_refused_in_one_line(project, url):
         ("rediss://:s3cret@host:6379/0?ssl_cert_reqs=s3cret", "is not understood"),
         # redis-py alone would take database 0, and forget the second host.
         ("redis://:s3cret@one:6379/0, two", "is not understood"),
+        ("redis://host:6379/0?password=s3cret#s3cret", "is not understood"),
     ],
 )
 def test_a_wrong_redis_url_is_refused_in_one_line(project, url, says):
@@ -89,6 +90,26 @@ def test_a_wrong_redis_url_is_refused_in_one_line(project, url, says):
     assert "s3cret" not in result.stdout
 
 
+def test_what_is_no_address_of_redis(project):
+    """redis-py takes all of them, and the first broadcast would fail, again and again."""
+    code = "import sys; from my_realtime_site.channel_layer import channel_layer\nfor url in sys.argv[1:]:"
+    code += "\n try: channel_layer(url, 'site', 100)\n except ValueError: continue\n print(url)"
+    urls = [
+        "redis://",
+        "redis://host:6379/0#1",
+        "redis://host/one",
+        "redis://one,",
+        "redis://one:6379,two:6379",
+        "redis://${REDIS_HOST}:6379/0",
+        "redis://host?decode_responses=true",
+        "unix://?db=1",
+        "redis+sentinel://:26379/main",
+        "redis+sentinel://one:26379,two:99999/main",
+    ]
+
+    assert run(project, "-c", code, *urls).stdout == ""
+
+
 def test_addresses_of_redis(project):
     """One, several with commas, also where a password has one, and those of Sentinel."""
 
@@ -98,6 +119,7 @@ def test_addresses_of_redis(project):
         return json.loads(run(project, "-c", code, url).stdout)
 
     two = hosts("redis://:a,b@one:6379/0 , unix:///run/redis.sock")
+    assert len(hosts("redis://my_redis-1:6379,redis://[fe80::1%25eth0]:6379/1,redis://例え.example/")) == 3
     assert [host["address"] for host in two] == ["redis://:a,b@one:6379/0", "unix:///run/redis.sock"]
     # More than the 5 s for which channels_redis waits; without any, a machine that vanishes is waited for for ever.
     assert all(10 < host["socket_timeout"] <= 20 for host in two)

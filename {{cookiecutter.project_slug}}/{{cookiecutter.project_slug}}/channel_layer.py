@@ -13,6 +13,9 @@ READ_TIMEOUT = 15
 # A sentinel may be gone, too: the next is asked while sockets wait. redis-py would try the first one four times.
 SENTINEL = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": None}
 
+# A name or an address: no variable that nobody has filled in, and no comma before a URL that is missing.
+HOST = re.compile(r"[\w.:%-]+")
+
 
 def channel_layer(url, prefix, capacity):
     """
@@ -43,11 +46,15 @@ def redis_host(url):
     try:
         if "+sentinel://" in url:
             return sentinel_host(url) | options
-        if not redis.connection.parse_url(url).get("host") and not url.startswith("unix://"):
-            raise ValueError("it names no host")
-        if not url.startswith("unix://") and not re.fullmatch(r"(/\d*)?", urlsplit(url).path):
-            # redis-py would take database 0.
-            raise ValueError("it names no database")
+        parts, where = urlsplit(url), redis.connection.parse_url(url)
+        if parts.scheme == "unix":
+            is_whole = where.get("path")
+        else:
+            # redis-py would take database 0 for one that is no number.
+            is_whole = HOST.fullmatch(where.get("host", "")) and re.fullmatch(r"(/\d*)?", parts.path)
+        # What follows a # would be left out, and the messages of the layer are bytes.
+        if not is_whole or "#" in url or where.get("decode_responses"):
+            raise ValueError("it is no address")
         pool = redis.ConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
@@ -72,6 +79,8 @@ def sentinel_host(url):
     sentinels = []
     for address in addresses.split(","):
         host, _, port = address.rpartition(":")
+        if not HOST.fullmatch(host.strip("[]")) or not 0 < int(port) < 2**16:
+            raise ValueError("it names no address of a sentinel")
         sentinels.append((host.strip("[]"), int(port)))
     username, _, password = login.partition(":")
     query = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
