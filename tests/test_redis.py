@@ -72,7 +72,8 @@ def test_each_of_three_redis_serves_its_share(talking):
     """Groups are spread over them, each process receives from all, and without one it is an outage."""
     with Redis() as one, Redis() as two, Redis() as three, ExitStack() as stack:
         all_three = [one, two, three]
-        servers = start(stack, talking, f"{one.url}, {two.url},{three.url}")
+        url = f"{one.url}, {two.url},{three.url}"
+        servers = start(stack, talking, url)
         for number in range(GROUPS):
             path = f"ws/talk/?group.{number}"
             with open_client(servers[0], path=path) as ann, open_client(servers[1], path=path) as ben:
@@ -82,6 +83,8 @@ def test_each_of_three_redis_serves_its_share(talking):
         served = [count_commands(redis) for redis in all_three]
         assert min(served) >= 0.1 * sum(served), served
         assert [health(server) for server in servers] == [200, 200]
+        told = run(talking, "manage.py", "handshake", servers[0].socket_url, env=LOCAL_PRODUCTION | {"REDIS_URL": url})
+        assert "✓ channel layer" in told.stdout
 
         with open_client(servers[0], path="ws/talk/?nobody"):
             # A process that has no group there.
