@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from realtime import limits
 from realtime.asgi import Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
 from realtime.frames import Frame
-from realtime.limits import Limit, Owner, Owners, place
+from realtime.limits import Limit, Owner, Owners
 from realtime.process import process
 
 
@@ -29,8 +30,14 @@ def limit_of(owner, rate, burst):
     return Limit(socket_of(owner), rate, burst)
 
 
+@contextmanager
 def place_of(owner):
-    return place(socket_of(owner))
+    """A socket of `owner`, in the context; whether it may stay."""
+    owners = process()[Owners]
+    is_free = owners.enter(owner)
+    yield is_free
+    if is_free:
+        owners.leave(owner)
 
 
 User = get_user_model()

@@ -75,17 +75,18 @@ class Authentication:
         socket.user, socket.session = user, session
         socket.owner = limits.owner_of(user, socket.address)
         login = Login(socket, user, session.session_key if user.is_authenticated else None, expires_at)
-        with limits.place(socket) as is_free:
-            if not is_free:
-                socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
-                return await socket.close(Close.TOO_MANY_MESSAGES)
-            try:
-                await logins.watch(login, since)
-                if not socket.outbox.closed:
-                    scope = dict(scope, cookies=cookies, session=session, user=user)
-                    await self.application(scope, receive, send)
-            finally:
-                logins.forget(login)
+        owners = socket.process[limits.Owners]
+        if not owners.enter(socket.owner):
+            socket.log(logging.WARNING, "refused: its user or address has too many sockets, or sends too much")
+            return await socket.close(Close.TOO_MANY_MESSAGES)
+        try:
+            await logins.watch(login, since)
+            if not socket.outbox.closed:
+                scope = dict(scope, cookies=cookies, session=session, user=user)
+                await self.application(scope, receive, send)
+        finally:
+            logins.forget(login)
+            owners.leave(socket.owner)
 
 
 class Login:

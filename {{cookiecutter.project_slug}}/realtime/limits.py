@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import math
 import time
-from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -93,6 +92,25 @@ class Owners(dict):
         self[owner] = Usage()
         return self[owner]
 
+    def enter(self, owner):
+        """
+        Return whether another socket of `owner` may stay, and count it until `leave()` if so.
+
+        It may not when the owner has REALTIME_SOCKETS_PER_USER (or _PER_ADDRESS) sockets, or has been cut off for its
+        frames and its bucket is not full again, or has not paid for its last answers.
+        """
+        usage = self[owner]
+        most = settings.REALTIME_SOCKETS_PER_USER if owner.kind == "user" else settings.REALTIME_SOCKETS_PER_ADDRESS
+        # A bucket owes tokens after large answers, and another socket might be sent the same ones again.
+        may_send = not any(bucket.is_abused or bucket.wait(0) for bucket in usage.buckets.values())
+        is_free = may_send and (most is None or usage.sockets < most)
+        usage.sockets += is_free
+        return is_free
+
+    def leave(self, owner):
+        self[owner].sockets -= 1
+        self.forget(owner)
+
     def forget(self, owner):
         """Forget `owner` once its buckets are full: before that, a new socket would renew them."""
         if owner in self and not self[owner].sockets:
@@ -100,28 +118,6 @@ class Owners(dict):
                 asyncio.get_running_loop().call_later(seconds, self.forget, owner)
             else:
                 del self[owner]
-
-
-@contextmanager
-def place(socket):
-    """
-    Count `socket` as its owner's until the context ends.
-
-    Yields whether the socket may stay. It may not when the owner has REALTIME_SOCKETS_PER_USER (or _PER_ADDRESS)
-    sockets, or has been cut off for its frames and its bucket is not full again, or has not paid for its last answers.
-    """
-    owners, owner = socket.process[Owners], socket.owner
-    usage = owners[owner]
-    most = settings.REALTIME_SOCKETS_PER_USER if owner.kind == "user" else settings.REALTIME_SOCKETS_PER_ADDRESS
-    # A bucket owes tokens after large answers, and another socket might be sent the same ones again.
-    may_send = not any(bucket.is_abused or bucket.wait(0) for bucket in usage.buckets.values())
-    is_free = may_send and (most is None or usage.sockets < most)
-    usage.sockets += is_free
-    try:
-        yield is_free
-    finally:
-        usage.sockets -= is_free
-        owners.forget(owner)
 
 
 class Limit:

@@ -40,8 +40,9 @@ class Sockets:
     def __init__(self, application: object):
         self.application = application
 
-    async def __call__(self, scope, receive, send):
-        await Socket(dict(scope), receive, send).run(self.application)
+    @markcoroutinefunction
+    def __call__(self, scope, receive, send):
+        return Socket(dict(scope), receive, send).run(self.application)
 
 
 class Socket:
