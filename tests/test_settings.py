@@ -104,6 +104,7 @@ def test_what_is_no_address_of_redis(project):
         "redis://host?decode_responses=true",
         "unix://?db=1",
         "redis+sentinel://:26379/main",
+        "redis+sentinel://one:26379/main?decode_responses=true",
         "redis+sentinel://one:26379,two:99999/main",
     ]
 

@@ -89,6 +89,8 @@ def sentinel_host(url):
     further = parse_url(f"{parts.scheme.partition('+')[0]}://host?{urlencode(query)}")
     connection_class = further.pop("connection_class", Connection)
     connection_class(**further)
+    if further.pop("decode_responses", False):
+        raise ValueError("the messages of the layer are bytes")
     del further["host"]
     tls = {"ssl": True} if connection_class is not Connection else {}
     sentinel |= tls | {name: value for name, value in further.items() if name.startswith("ssl_")}
