@@ -1,5 +1,5 @@
 # make demo    bake the default project, install it, serve it
-# make test    run every test
+# make test    run the tests; .ci/run also those that take long
 # make mutants take each remedy out, and see that its test fails
 # make bench   measure a baked project against its peers
 # make lint    check the style of this repository's own Python and workflows
