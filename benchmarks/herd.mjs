@@ -21,7 +21,9 @@ import { pathToFileURL } from "node:url";
 const { script, ws, paths, origin, cookies, pages, atATime, addresses } = JSON.parse(process.argv[2]);
 const { WebSocket: NodeSocket } = createRequire(import.meta.url)(ws);
 
+/** Of the attempts since `back` began: what the end of the server does to older ones may be heard of later. */
 const counts = { resets: 0, refused: 0, errors: {} };
+let round = 0;
 /** The page whose socket.js is about to make a WebSocket: it asks for the address just before. */
 let current;
 
@@ -34,7 +36,9 @@ class BrowserSocket extends NodeSocket {
       perMessageDeflate: false,
     });
     page.attempts += 1;
+    const born = round;
     this.on("error", (error) => {
+      if (born !== round) return;
       if (error.code === "ECONNREFUSED") counts.refused += 1;
       else if (error.code === "ECONNRESET") counts.resets += 1;
       else counts.errors[error.message] = (counts.errors[error.message] ?? 0) + 1;
@@ -118,6 +122,7 @@ const commands = {
   async back(seconds) {
     const began = performance.now();
     const times = [];
+    round += 1;
     Object.assign(counts, { resets: 0, refused: 0, errors: {} });
     for (const page of all) Object.assign(page, { attempts: 0, waits: 0, was: page.isOpen });
     const before = openOnes();
