@@ -55,6 +55,9 @@ def main():
         proxy_headers=False,
         # Behind a proxy, uvicorn's lines would have the address of the proxy, which logs requests itself.
         access_log=not settings.REALTIME_TRUST_PROXY,
+        # Connections that may wait to be accepted: as many as Linux allows. Of a crowd that is larger than that, the
+        # rest is tried again by the system, 1 second later, which a proxy takes for the end of the server.
+        backlog=4096,
         # Seconds from SIGTERM to the end. Sockets are closed with 1012 in the first of them; without a limit, a single
         # client that reads nothing would hold the process up for ever.
         timeout_graceful_shutdown=10,
