@@ -134,7 +134,7 @@ printf '%s\\n' "$*" >> "$GH_ASKED"
 case "$1 $2" in
   "pr list")
     case "$3" in --state) branch=$6 ;; *) branch=$4 ;; esac
-    grep --quiet "pr create --head $branch" "$GH_ASKED" && echo '{"number":1}' || true ;;
+    grep --quiet "pr create --head $branch " "$GH_ASKED" && echo '{"number":1}' || true ;;
   "pr create") cat "$8" > "$GH_ASKED.body" ;;
 esac
 """
