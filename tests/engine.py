@@ -1,6 +1,7 @@
 """A baked project's site on a Docker engine, and clients that use it while it changes."""
 
 import asyncio
+import ctypes
 import functools
 import json
 import os
@@ -8,12 +9,14 @@ import resource
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 from clients import sign_up
-from servers import clean_environ, free_port, require, slug_of
+from servers import clean_environ, free_port, machines_network, require, slug_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
@@ -33,6 +36,32 @@ def require_engine():
     if NO_ENGINE:
         pytest.skip(f"no Docker engine can run here: {NO_ENGINE}")
     require(shutil.which("docker") and engine_answers(), "no Docker engine answers; `.ci/engine up` starts one")
+
+
+@contextmanager
+def engines_network():
+    """
+    Be where the ports of containers are: in the network of the engine, which that of .ci/engine has for itself.
+
+    Any other engine changes the network of this machine, which is locked meanwhile.
+    """
+    path = os.environ.get("ENGINE_NETWORK")
+    if not path:
+        with machines_network().write_lock():
+            yield
+        return
+    with Path("/proc/thread-self/ns/net").open() as own, Path(path).open() as engines:
+        enter_network(engines)
+        try:
+            yield
+        finally:
+            enter_network(own)
+
+
+def enter_network(namespace):
+    """Let this thread, and what it starts, be in a network: os.setns(), which Python has from 3.12 on."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Site:

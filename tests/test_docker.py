@@ -18,8 +18,8 @@ import httpx
 import pytest
 import yaml
 from clients import open_client
-from engine import Load, Site, require_engine
-from servers import machines_network, wait_until
+from engine import Load, Site, engines_network, require_engine
+from servers import wait_until
 from test_deploy import kubernetes
 from websockets.exceptions import ConnectionClosed
 
@@ -56,7 +56,7 @@ def start(bake, tmp_path_factory):
             site.run("docker compose up --build --detach --wait")
         return sites[starter]
 
-    with machines_network().write_lock():
+    with engines_network():
         yield start
         for site in sites.values():
             site.down()
