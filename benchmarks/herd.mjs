@@ -63,11 +63,14 @@ rmSync(folder, { recursive: true });
 
 /** Called whenever a page has opened. */
 let noteOpened = () => {};
+/** When a page has opened or lost its connection last. */
+let changedAt = 0;
 
 class Page {
   attempts = 0;
   waits = 0;
   isOpen = false;
+  isLost = false;
   seq = "";
 
   constructor(number) {
@@ -80,6 +83,8 @@ class Page {
     });
     this.socket.addEventListener("statechange", ({ detail }) => {
       this.isOpen = detail.state === "open";
+      this.isLost ||= !this.isOpen;
+      changedAt = performance.now();
       if (this.isOpen) noteOpened(this);
       if (detail.state === "closed") counts.errors[detail.code] = (counts.errors[detail.code] ?? 0) + 1;
     });
@@ -112,29 +117,30 @@ const commands = {
     return { seconds: (performance.now() - began) / 1000 };
   },
 
-  /** Wait until the pages have noticed that the server is gone. */
-  async lose(share) {
-    while (openOnes() > pages * (1 - share)) await sleep(0.01);
+  /** The pages are there: what they lose from now on counts. */
+  async stay() {
+    for (const page of all) page.isLost = false;
     return {};
   },
 
-  /** From now on the server listens: wait until all are back, or for so many seconds. */
+  /** From now on the server listens: wait until all are back and nothing has changed for a second, or for so many. */
   async back(seconds) {
     const began = performance.now();
     const times = [];
     round += 1;
     Object.assign(counts, { resets: 0, refused: 0, errors: {} });
-    for (const page of all) Object.assign(page, { attempts: 0, waits: 0, was: page.isOpen });
-    const before = openOnes();
+    for (const page of all) Object.assign(page, { attempts: 0, waits: 0 });
+    const lostOnes = () => all.filter((page) => page.isLost);
     lag.reset();
     noteOpened = () => times.push((performance.now() - began) / 1000);
-    while (openOnes() < pages && performance.now() < began + seconds * 1000) await sleep(0.05);
+    const areBack = () => openOnes() === pages && lostOnes().length && performance.now() > changedAt + 1000;
+    while (!areBack() && performance.now() < began + seconds * 1000) await sleep(0.1);
     times.sort((a, b) => a - b);
-    const attempts = all.filter((page) => !page.was).map((page) => page.attempts);
+    const attempts = lostOnes().map((page) => page.attempts);
     return {
       open: openOnes(),
-      before,
-      seconds: (performance.now() - began) / 1000,
+      lost: attempts.length,
+      seconds: openOnes() === pages ? times.at(-1) ?? 0 : seconds,
       median: quantile(times, 0.5),
       attempts: { max: Math.max(0, ...attempts), mean: attempts.reduce((a, b) => a + b, 0) / attempts.length },
       waited: all.filter((page) => page.waits).length,

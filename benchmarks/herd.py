@@ -123,11 +123,21 @@ def bake(options):
 
 def end_and_start(herd, servers, ends, path, cookies, options):
     """Let the pages come, end `ends` and start it again; return what was measured."""
-    empty, busy = servers[0].memory, machine.processor_seconds(servers[0].process.pid)
+
+    def used():
+        return sum(machine.processor_seconds(server.process.pid) for server in servers)
+
+    def start():
+        ends.start()
+        if ends is servers[0]:
+            os.sched_setaffinity(ends.process.pid, {machine.SERVER_CORE})
+
+    empty, busy = sum(server.memory for server in servers), used()
     came = herd("come")
-    came["processor"] = machine.processor_seconds(servers[0].process.pid) - busy
+    came["processor"] = used() - busy
     time.sleep(PONG)
     pings = Pings(servers[-1], path, cookies) if len(servers) > 1 else None
+    herd("stay")
     began = time.monotonic()
     if options.by == "proxy":
         ends.kill()
@@ -135,14 +145,17 @@ def end_and_start(herd, servers, ends, path, cookies, options):
         ends.process.send_signal(signal.SIGKILL if options.by == "kill" else signal.SIGTERM)
         ends.process.wait()
     ended = time.monotonic()
-    ends.start()
-    if ends is servers[0]:
-        os.sched_setaffinity(ends.process.pid, {machine.SERVER_CORE})
+    starting = threading.Thread(target=start)
+    starting.start()
+    if options.by == "proxy" or len(servers) == 1:
+        # Otherwise the other process listens all the time.
+        starting.join()
     down = time.monotonic() - ended
-    busy = machine.processor_seconds(servers[0].process.pid)
+    busy = sum(machine.processor_seconds(server.process.pid) for server in servers if server is not ends)
     back = herd(f"back {options.seconds}")
-    back |= {"end": ended - began, "down": down, "processor": machine.processor_seconds(servers[0].process.pid) - busy}
-    back["memory"] = (servers[0].memory - empty) / options.pages * len(servers) / 1024
+    starting.join()
+    back |= {"end": ended - began, "down": down, "processor": used() - busy}
+    back["memory"] = (sum(server.memory for server in servers) - empty) / options.pages / 1024
     if pings:
         back["pings"] = pings.stop()
     return {"came": came, "back": back}
@@ -154,9 +167,10 @@ class Pings:
     def __init__(self, server, path, cookies):
         self.url, self.origin = server.url.replace("http", "ws").rstrip("/") + path, server.url.rstrip("/")
         self.cookies = cookies
-        self.latencies, self.stopped = [], False
+        self.latencies, self.stopped, self.begun = [], False, threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self.ping()))
         self.thread.start()
+        self.begun.wait(60)
 
     async def ping(self):
         async with AsyncExitStack() as stack:
@@ -172,6 +186,8 @@ class Pings:
                 while '"pong"' not in (await socket.recv())[:20]:
                     pass
                 self.latencies.append(time.monotonic() - began)
+                if len(self.latencies) > STAYERS:
+                    self.begun.set()
                 await asyncio.sleep(PING_EVERY)
 
     def stop(self):
@@ -206,11 +222,11 @@ def pages(**options):
 
 def table(options, figures):
     came, back = figures["came"], figures["back"]
-    lost = options.pages - back["before"]
+    lost = back["lost"]
     rows = {
-        "pages; those that came back": f"{options.pages:,}; {back['open'] - back['before']:,} of {lost:,}",
+        "pages; those that came back": f"{options.pages:,}; {back['open'] - options.pages + lost:,} of {lost:,}",
         f"{options.at_a_time} at a time": f"{came['seconds']:.1f} s, {options.pages / came['seconds']:.0f} a second",
-        "all together, since it listens again": f"{back['seconds']:.1f} s; half after {back.get('median', 0):.1f} s",
+        "all together, since a process listens again": f"{back['seconds']:.1f} s; half after {back.get('median', 0):.1f} s",
         "processor time of the server for each": f"{1000 * came['processor'] / options.pages:.2f} ms; together"
         f" {1000 * back['processor'] / max(1, lost):.2f} ms",
         "attempts of a page": f"{back['attempts']['mean']:.2f}, at most {back['attempts']['max']}",
