@@ -10,6 +10,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
 from channels.testing import WebsocketCommunicator
+from django.apps import AppConfig
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
@@ -447,10 +448,25 @@ def test_check_explains_a_routing_that_asgi_does_not_use(monkeypatch):
     assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
 
 
-def test_check_explains_a_routing_that_only_a_view_imports(monkeypatch):
+def test_check_explains_a_routing_that_is_a_package(monkeypatch, tmp_path):
+    package = tmp_path / "packaged" / "routing"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    config = AppConfig.create("packaged")
+
+    monkeypatch.setattr("realtime.checks.apps.get_app_configs", lambda: [config])
+
+    assert [warning.msg.partition(" is not used")[0] for warning in check_routing(None)] == ["packaged.routing"]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_check_explains_a_routing_that_only_a_view_imports(monkeypatch, kind):
     routing = sys.modules["chat.routing"]
     application = Sockets(URLRouter([path("ws/other/", Consumer.as_asgi())]))
     monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+    monkeypatch.setattr(routing, "websocket_urlpatterns", kind(routing.websocket_urlpatterns))
     assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
 
     application.application = AllowedOrigins(URLRouter([path("", URLRouter(routing.websocket_urlpatterns))]))

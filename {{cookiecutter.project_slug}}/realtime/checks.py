@@ -16,6 +16,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLPattern
+from django.utils.module_loading import module_has_submodule
 
 from .asgi import unknown_path
 from .consumers import RealtimeConsumer
@@ -141,17 +142,17 @@ def consumer_without_as_asgi(callback):
 
 @checks.register
 def check_routing(app_configs, **kwargs):
-    """A routing.py of an app of this project that asgi.py does not use is a socket that answers 4404."""
+    """A routing module of an app of this project that asgi.py does not use is a socket that answers 4404."""
     if (routes := default_routes()) is None:
         return []
     used = set(map(id, routes))
     unused = []
     for config in apps.get_app_configs():
-        if "site-packages" in Path(config.path).parts or not (Path(config.path) / "routing.py").exists():
+        if "site-packages" in Path(config.path).parts or not module_has_submodule(config.module, "routing"):
             continue
         # A view may have imported it, to reverse a path.
         module = sys.modules.get(f"{config.name}.routing")
-        lists = [value for value in (vars(module).values() if module else ()) if isinstance(value, list)]
+        lists = [value for value in (vars(module).values() if module else ()) if isinstance(value, list | tuple)]
         patterns = {id(item) for items in lists for item in items if isinstance(item, URLPattern)}
         # Without routes, they are behind a middleware that routers_of() cannot look into.
         if module is None or (used and patterns and not used & patterns):
