@@ -491,6 +491,12 @@ def test_what_no_browser_reads_is_an_error(value, more):
         encode({"type": "x", "frames": [Holder(value=value, more=more)]})
 
 
+def test_half_a_pair_in_html_is_an_error():
+    with pytest.raises(ValueError, match="surrogates"):
+        encode("<p>\ud800</p>")
+    assert encode("<p>é😀</p>") == "<p>é😀</p>"
+
+
 @pytest.mark.parametrize(
     "value", [object(), b"bytes", bytearray(b"a"), memoryview(b"a"), Message, range(3), msgspec.UNSET]
 )

@@ -317,7 +317,8 @@ def encode(frame: Sendable) -> str | bytes:
     could read. Raises FrameError for a value that is nested too deep, since a client may have sent it.
     """
     if isinstance(frame, (str, bytes)):
-        return frame
+        # Of half a surrogate pair each socket of a group would fail.
+        return frame if isinstance(frame, bytes) else frame.encode().decode()
     if isinstance(frame, dict):
         if not isinstance(frame.get("type"), str):
             raise ValueError(f'A frame needs a string "type"; this one has the keys {[*frame]}.')
