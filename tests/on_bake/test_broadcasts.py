@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -10,6 +11,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.urls import path
+from django.utils.translation import gettext_lazy
 
 from realtime import anotify, anotify_user, broadcasts, notify, notify_consumers, notify_user
 from realtime.asgi import AllowedOrigins, Authentication, Sockets
@@ -149,6 +151,12 @@ def test_a_mistake_is_an_error_where_it_is_made(db, group, frame, error):
         async_to_sync(anotify)(group, frame)
 
 
+@pytest.mark.parametrize("value", [datetime.date(2026, 1, 2), {1, 2}, gettext_lazy("Yes"), Consumer])
+def test_what_redis_could_not_carry_is_an_error_also_in_memory(db, value):
+    with pytest.raises(TypeError, match="serializable"):
+        notify_consumers("group", {"type": "group.count", "value": value})
+
+
 def test_who_is_anonymous_cannot_be_notified(db):
     for user in (AnonymousUser(), get_user_model()(username="not saved")):
         with pytest.raises(ValueError, match="saved user"):
@@ -174,7 +182,7 @@ def test_nobody_hears_is_said_once(transactional_db, caplog, how):
 
 
 async def test_a_message_that_cannot_be_sent_holds_up_no_other(connect, monkeypatch, caplog):
-    """Redis takes no models, for instance."""
+    """Redis takes no keys that are numbers, for instance."""
     socket = await connect()
     fanout = broadcasts.get_fanout()
 
@@ -184,7 +192,7 @@ async def test_a_message_that_cannot_be_sent_holds_up_no_other(connect, monkeypa
         await send(name, message)
 
     monkeypatch.setattr(fanout, "send", send)
-    await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "what": object()})
+    await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "what": {1: 2}})
     await sync_to_async(notify)("group", {"type": "news"})
 
     await socket.receive_type("news")

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import hashlib
+import json
 import logging
 import os
 import socket
@@ -66,9 +67,12 @@ def notify_consumers(group: str, message: dict[str, Any]) -> None:
     """
     As notify(), to the consumers in `group` rather than to their clients.
 
-    message: a dict whose "type" names the method that is called: room_renamed() for {"type": "room.renamed", …}.
+    message: a dict whose "type" names the method that is called: room_renamed() for {"type": "room.renamed", …}. Its values
+    are those of JSON; TypeError for others, such as dates, which Redis could not carry.
     """
     get_handler_name(message)
+    # In memory all would arrive, and fail in production only.
+    json.dumps(message)
     _on_commit(message | {"group": group, "version": VERSION})
 
 
