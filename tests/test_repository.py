@@ -212,6 +212,7 @@ def test_make_demo(start_make):
             os.killpg(make.pid, signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("argument", "word"),
     [
