@@ -231,7 +231,9 @@ def test_news_of_the_template_become_a_pull_request(on_github, source, tmp_path)
 @pytest.mark.long
 def test_news_that_change_no_file_are_none(on_github, source):
     remote, weekly, asked = on_github
-    git(source, "commit", "--quiet", "--allow-empty", "--message", "Change a text of the repository")
+    with (source / "CONTRIBUTING.md").open("a", encoding="utf-8") as text:
+        text.write("\nOf the repository, and in no bake.\n")
+    commit(source)
 
     weekly()
 
