@@ -287,7 +287,7 @@ async def test_open_socket_says_what_came_in_place_of_a_greeting(open_socket):
         await socket.receive_greeting(seconds=0.05)
 
 
-@pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours"])
+@pytest.mark.parametrize("kind", ["asynchronous", "synchronous", "ours", "ours, in a task"])
 async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, caplog, monkeypatch, transactional_db):
     monkeypatch.setattr(socket_module, "ANSWER_TIMEOUT", 0.05)
 
@@ -303,7 +303,17 @@ async def test_a_connect_that_neither_accepts_nor_closes_is_one_error(kind, capl
         async def connect(self):
             pass
 
-    consumer = {"asynchronous": Asynchronous, "synchronous": Synchronous, "ours": Ours}[kind]
+    class OursInATask(RealtimeConsumer):
+        async def connect(self):
+            # Too late for a greeting that comes before all broadcasts.
+            self.start_task(self.accept_later())
+
+        async def accept_later(self):
+            await asyncio.sleep(0.01)
+            await self.accept()
+
+    kinds = {"asynchronous": Asynchronous, "synchronous": Synchronous, "ours": Ours, "ours, in a task": OursInATask}
+    consumer = kinds[kind]
     communicator = WebsocketCommunicator(Sockets(consumer.as_asgi()), PATH)
 
     accepted, _ = await communicator.connect(timeout=5)

@@ -218,11 +218,8 @@ def heard(message):
 
 def tell(user=None, session_key=None):
     """Tell every process, at the commit, that a session has ended or, without one, that a user has changed."""
-    message = {
-        "type": "realtime.logout",
-        "user": user and digest(user.pk),
-        "session": session_key and digest(session_key),
-    }
+    names = {"user": user and digest(user.pk), "session": session_key and digest(session_key)}
+    message = {"type": "realtime.logout", **names}
     send_on_commit(message | {"group": GROUP})
     if user is not None:
         # The last release listens there. Remove this in the next one.

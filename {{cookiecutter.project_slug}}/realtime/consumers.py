@@ -250,6 +250,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self.scope.get("user") is not None and self.scope["user"].is_authenticated:
             await self.join(user_group(self.scope["user"].pk))
         await super().websocket_connect(message)
+        # What a task would accept later has no greeting, and broadcasts would come before it.
+        await self.socket.refuse_unanswered()
         if self.socket.accepted and not self._outbox.has_sent:
             await self.send(frames.ConnectionEstablished())
         # Broadcasts that came meanwhile follow what connect() has sent.

@@ -151,10 +151,14 @@ class Socket:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await self.server_receive()
         except TimeoutError:
-            if not self.accepted and not self.outbox.closed:
-                self.log(logging.ERROR, "refused: its consumer's connect() has neither accepted nor closed it")
-                await self.send({"type": "websocket.close"})
+            await self.refuse_unanswered()
         return await self.server_receive()
+
+    async def refuse_unanswered(self):
+        """Refuse the socket if connect() has returned, and the socket is neither accepted nor closed."""
+        if not self.accepted and not self.outbox.closed:
+            self.log(logging.ERROR, "refused: its consumer's connect() has neither accepted nor closed it")
+            await self.send({"type": "websocket.close"})
 
     @markcoroutinefunction
     def send(self, message):
@@ -164,7 +168,7 @@ class Socket:
 
     async def _answer(self, message):
         kind = message["type"]
-        if kind == "websocket.accept":
+        if kind == "websocket.accept" and not self.outbox.closed:
             await self._accept(message)
         elif kind == "websocket.close" and (self.accepted or "code" in message):
             await self._end(message.get("code", Close.NORMAL), message.get("reason"))
