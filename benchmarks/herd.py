@@ -226,7 +226,8 @@ def table(options, figures):
     rows = {
         "pages; those that came back": f"{options.pages:,}; {back['open'] - options.pages + lost:,} of {lost:,}",
         f"{options.at_a_time} at a time": f"{came['seconds']:.1f} s, {options.pages / came['seconds']:.0f} a second",
-        "all together, since a process listens again": f"{back['seconds']:.1f} s; half after {back.get('median', 0):.1f} s",
+        "all together, since a process listens again": f"{back['seconds']:.1f} s;"
+        f" half after {back.get('median', 0):.1f} s",
         "processor time of the server for each": f"{1000 * came['processor'] / options.pages:.2f} ms; together"
         f" {1000 * back['processor'] / max(1, lost):.2f} ms",
         "attempts of a page": f"{back['attempts']['mean']:.2f}, at most {back['attempts']['max']}",
