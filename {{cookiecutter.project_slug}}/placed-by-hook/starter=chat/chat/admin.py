@@ -44,7 +44,7 @@ class MessageAdmin(admin.ModelAdmin):
     def save_model(self, request, obj, form, change):
         super().save_model(request, obj, form, change)
         # Pages that show the old text start anew.
-        count_edit(obj.room_id)
+        count_edit(obj)
 
     def has_add_permission(self, request):
         # Only post_message() numbers messages.

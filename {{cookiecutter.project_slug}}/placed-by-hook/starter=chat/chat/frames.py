@@ -176,7 +176,7 @@ class RoomState(Frame, tag="room"):
     @property
     def count(self):
         """What pages have to be told when it changes."""
-        return self.last_seq, self.unread
+        return self.last_seq, self.unread, self.text
 
 
 class RoomPong(frames.Pong, kw_only=True, tag="pong"):

@@ -350,14 +350,19 @@ def take_back(room_id, user, seq):
     if message is None or user.pk not in (message.user_id, message.room.owner_id):
         return None
     Message.objects.filter(pk=message.pk).update(text="")
-    return count_edit(room_id)
+    return count_edit(message)
 
 
 @transaction.atomic
-def count_edit(room_id):
-    """Count that a message of the room has another text now. Return how many edits there are."""
-    Room.objects.filter(pk=room_id).update(edits=F("edits") + 1)
-    return Room.objects.values_list("edits", flat=True).get(pk=room_id)
+def count_edit(message):
+    """Count that `message` has another text now. Return how many edits its room has seen."""
+    room = Room.objects.filter(pk=message.room_id)
+    room.update(edits=F("edits") + 1)
+    edits, last_seq = room.values_list("edits", "last_seq").get()
+    if message.seq == last_seq:
+        # The lists of all who have the room show it.
+        Reading.objects.filter(room=message.room_id).update(changed_at=timezone.now())
+    return edits
 
 
 @transaction.atomic

@@ -1,6 +1,6 @@
 /** The list of rooms: found by typing, live, and in the order of their last messages. */
 
-import { ngettext } from "../accounts/texts.js";
+import { gettext, ngettext } from "../accounts/texts.js";
 import { paint } from "./people.js";
 
 /** Milliseconds without a key after which a name is looked for. */
@@ -57,8 +57,9 @@ export class RoomList {
     const more = unread - Number(item.dataset.unread);
     item.dataset.unread = unread;
     item.querySelector(".sender").textContent = user;
-    item.querySelector(".text").textContent = text;
-    if (sentAt && time.dateTime !== sentAt) {
+    item.querySelector(".text").textContent = text || (sentAt && gettext("This message was taken back."));
+    // Both in milliseconds: the page's has microseconds.
+    if (sentAt && Date.parse(time.dateTime) !== Date.parse(sentAt)) {
       const hadFocus = item.contains(document.activeElement);
       time.dateTime = sentAt;
       this.#list.prepend(item);

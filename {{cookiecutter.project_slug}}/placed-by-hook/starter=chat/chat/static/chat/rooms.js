@@ -18,7 +18,10 @@ socket.addEventListener("frame", ({ detail: frame }) => {
   else if (frame.type === "room") rooms.take(frame);
 });
 socket.addEventListener("statechange", ({ detail }) => {
-  if (detail.state === "closed" && detail.code === Close.NOT_LOGGED_IN) showLoggedOut();
+  if (detail.state === "closed" && detail.code === Close.NOT_LOGGED_IN) {
+    showLoggedOut();
+    elements.gone.hidden = false;
+  }
 });
 onErase(user, () => socket.close({ code: Close.NOT_LOGGED_IN }));
 

@@ -1,6 +1,5 @@
 /** The title of a tab that is hidden tells how many messages have come meanwhile. */
 
-const title = document.title;
 let count = 0;
 
 document.addEventListener("visibilitychange", () => {
@@ -14,6 +13,10 @@ export function countUnseen(more) {
 
 function show(number) {
   if (number === count) return;
+  // Not that of the beginning: after a logout it tells nothing any more.
+  const title = document.title.replace(prefixOf(count), "");
   count = number;
-  document.title = count ? `(${count}) ${title}` : title;
+  document.title = prefixOf(count) + title;
 }
+
+const prefixOf = (number) => (number ? `(${number}) ` : "");
