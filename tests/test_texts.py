@@ -5,8 +5,8 @@ import re
 import shutil
 
 import pytest
-from browser import expect, expect_state, open_browser, visits
-from servers import Server, require, run
+from browser import expect, expect_state, messages, open_browser, visits
+from servers import Server, append_settings, require, run
 
 PASSWORD = "a horse, a staple"
 MAKE_USER = f"from accounts.models import User; User.objects.create_user('ada', password={PASSWORD!r})"
@@ -53,18 +53,41 @@ def test_every_text_has_a_translation(bake, tmp_path, domain):
     assert len(made) > 25
 
 
+def log_in(page):
+    page.get_by_label("Benutzername").fill("ada")
+    page.get_by_label("Passwort", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Anmelden").click()
+    expect_state(page, "verbunden")
+
+
 def test_the_pages_and_scripts_are_german(visit, german):
     with Server(german) as server:
         page = visit(f"{server.url}accounts/login/?next=/rooms/lobby/", state=None)
-        page.get_by_label("Benutzername").fill("ada")
-        page.get_by_label("Passwort", exact=True).fill(PASSWORD)
-        page.get_by_role("button", name="Anmelden").click()
-        expect_state(page, "verbunden")
+        log_in(page)
         expect(page.get_by_text("Wer hier ist: 1")).to_be_visible()
         expect(page.locator("html")).to_have_attribute("lang", "de")
         page.get_by_label("Nachricht", exact=True).fill("x" * 2001)
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("Nicht gesendet: 2001 Zeichen, und 2000 passen.")
+
+
+def test_what_the_server_refuses_is_said_in_german(visit, german, tmp_path):
+    """The page chooses the text by the code, and sends again what came too fast."""
+    project = shutil.copytree(german, tmp_path / "project")
+    append_settings(project, "REALTIME_FRAMES_PER_SECOND = 10", "REALTIME_FRAME_BURST = 20")
+    with Server(project) as server:
+        page = visit(f"{server.url}accounts/login/?next=/rooms/lobby/", state=None)
+        log_in(page)
+        page.evaluate("""() => {
+          window.notices = new Set();
+          new MutationObserver(() => notices.add(notice.textContent)).observe(notice, { childList: true });
+        }""")
+        page.evaluate("() => { for (let n = 0; n < 30; n++) { text.value = n; form.requestSubmit() } }")
+
+        expect(messages(page)).to_have_count(30)
+        expect(page.get_by_role("alert")).to_be_empty()
+        said = "Das war viel auf einmal. Was Sie geschrieben haben, wird gleich von selbst gesendet."
+        assert set(page.evaluate("[...notices]")) == {"", said}
 
 
 def test_an_english_page_loads_no_catalogue(visit, bake, tmp_path):

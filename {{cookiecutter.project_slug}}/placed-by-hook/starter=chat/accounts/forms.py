@@ -11,6 +11,8 @@ from .names import fold, look_alikes, validate_not_reserved
 
 # Accounts of one mail address that are sent a link, each in a mail of its own.
 MAX_ACCOUNTS = 5
+# Browsers fill it in (WCAG 1.3.5).
+WIDGETS = {"email": forms.EmailInput(attrs={"autocomplete": "email"})}
 
 
 class SignUpForm(UserCreationForm):
@@ -19,6 +21,7 @@ class SignUpForm(UserCreationForm):
     class Meta(UserCreationForm.Meta):
         model = User
         fields = ["username", "email"] if settings.ACCOUNTS_PASSWORD_RESET else ["username"]
+        widgets = WIDGETS
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -47,6 +50,7 @@ class EmailForm(forms.ModelForm):
     class Meta:
         model = User
         fields = ["email"]
+        widgets = WIDGETS
 
     def clean_old_password(self):
         if not self.instance.check_password(self.cleaned_data["old_password"]):

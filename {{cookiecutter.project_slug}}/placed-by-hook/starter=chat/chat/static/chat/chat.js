@@ -21,6 +21,16 @@ const WHY_CLOSED = {
   [Close.NOT_ALLOWED]: gettext("You are not a member of this room."),
   [Close.NOT_FOUND]: gettext("There is no such room, or you are not a member of it."),
 };
+const TOO_MANY = gettext(
+  "Too many pages of yours are open, or they have sent too much. Close some; this one tries again by itself.",
+);
+/** By the code of an error frame, whose own message is English and shown for any other code. */
+const WHY_REFUSED = {
+  rate_limited: gettext("That was a lot at once. What you wrote is sent in a moment, all by itself."),
+  too_large: gettext("This does not fit into one message. Send it in parts."),
+  text_too_long: gettext("This does not fit into one message. Send it in parts."),
+  not_allowed: gettext("Only its writer and the owner of the room can take back a message."),
+};
 
 const all = Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]);
 const elements = Object.fromEntries(all);
@@ -30,7 +40,7 @@ const { socketPath, maxTextLength, room, user, userId, readSeq } = elements.room
 const kept = new Kept(user, room);
 // A room greets, and says whom: before that nothing is sent in anybody's name.
 const socket = new ReconnectingSocket(addressOf, { greets: true });
-const items = new Items(blank, elements.room.dataset, (seq) => socket.send({ type: "take_back", seq }));
+const items = new Items(blank, elements.room.dataset, askToTakeBack);
 const waiting = new Waiting(elements, items, kept, socket, user);
 const read = readSeq === "" ? null : Number(readSeq);
 const view = new Messages(elements, items, read, { turnBack: () => timeline.turnBack(), atEnd: see });
@@ -57,6 +67,7 @@ socket.addEventListener("statechange", ({ detail }) => {
   if (now === "connecting") state.textContent = gettext("connecting…");
   if (now === "reconnecting") state.textContent = gettext("reconnecting…");
   if (now === "closed") state.textContent = WHY_CLOSED[code] ?? unknown;
+  if (code === Close.TOO_MANY_MESSAGES) composer.say(TOO_MANY);
   login.hidden = now !== "closed" || code !== Close.NOT_LOGGED_IN;
   people.hidden = now === "closed"; // Nobody tells this page any more who is here.
   timeline.reset();
@@ -104,14 +115,21 @@ function compare(pong) {
   timeline.compare(pong);
 }
 
+function askToTakeBack(seq) {
+  const wasSent = socket.send({ type: "take_back", seq, id: `take_back ${seq}` });
+  if (!wasSent) composer.say(gettext("Messages can be taken back when the connection is back."));
+}
+
 function takeBack({ seq, edits: now }) {
   view.takeBack(seq);
+  composer.unsay(`take_back ${seq}`);
   // If there were others in between, the next pong tells.
   if (now === edits + 1) edits = now;
 }
 
 function takeHistory(frame) {
   timeline.takeHistory(frame);
+  composer.unsay("history");
   for (const { user: name } of frame.messages) presence.hasWritten(name);
 }
 
@@ -152,7 +170,11 @@ document.addEventListener("visibilitychange", () => {
 
 function send(text) {
   if (socket.state === "closed") throw new Error(gettext("Not sent: there is no connection."));
-  waiting.send(text);
+  try {
+    waiting.send(text);
+  } catch {
+    throw new Error(gettext("Not sent: it is too long, or too much waits for the connection. Try it again later."));
+  }
   typing.stop();
   composer.say(socket.state === "open" ? "" : gettext("This is sent as soon as the connection is back."));
   view.scrollToEnd();
@@ -160,10 +182,13 @@ function send(text) {
 
 function showError({ id, code, message }) {
   const wasAsked = timeline.refused();
+  const isWaiting = waiting.has(id);
+  const again = code === "rate_limited" && !isWaiting && gettext("That was a lot at once. Try it again in a moment.");
+  const why = again || (WHY_REFUSED[code] ?? message);
   // What the reader has not asked for: that they type, or have seen something. The last release knows no such frames.
-  if (!id && !wasAsked && code !== "not_allowed") return;
-  if (!waiting.has(id) || code === "rate_limited") return composer.say(message, id);
-  waiting.refuse(id, message, (text) => composer.edit(text));
+  if (!id && !wasAsked) return;
+  if (!isWaiting || code === "rate_limited") return composer.say(why, id ?? "history");
+  waiting.refuse(id, why, (text) => composer.edit(text));
   composer.unsay(id);
 }
 
