@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import webdriver
@@ -51,6 +52,10 @@ FLAGS = [
 # The engines that a test runs in: `@each_engine`. Others run in Chromium.
 ENGINES = ["chromium", "firefox", "webkit"]
 each_engine = pytest.mark.parametrize("browser", ENGINES, indirect=True)
+# In Chromium in each run, and in the others weekly.
+each_engine_weekly = pytest.mark.parametrize(
+    "browser", [ENGINES[0], *(pytest.param(engine, marks=pytest.mark.weekly) for engine in ENGINES[1:])], indirect=True
+)
 # Those whose sockets Playwright can meet in the server's place.
 each_routing_engine = pytest.mark.parametrize("browser", ENGINES[:2], indirect=True)
 
@@ -177,7 +182,10 @@ def visits(browser):
                 console.listen(context)
                 context.add_init_script(webdriver.SOON)
             if cookies:
-                context.add_cookies([{"name": name, "value": cookies[name], "url": url} for name in cookies])
+                # By its address alone, Playwright gives a cookie to no WebSocket.
+                is_webkit = isinstance(browser, webdriver.WebKit)
+                site = {"url": url} if is_webkit else {"domain": urlsplit(url).hostname, "path": "/"}
+                context.add_cookies([{"name": name, "value": cookies[name], **site} for name in cookies])
         page = context.new_page()
         if prepare:
             prepare(page)
@@ -208,6 +216,26 @@ def fits(page):
 def is_focused(element):
     """Return whether what is typed goes there, also in a tab behind others, which `to_be_focused()` calls inactive."""
     return element.evaluate("element => element === document.activeElement")
+
+
+def answer(page, ask, accept):
+    """Call `ask()`, which makes the browser ask the user something, answer it, and return the question."""
+    if isinstance(page, webdriver.Page):
+        ask()
+        return page.answer(accept)
+    questions = []
+
+    def respond(dialog):
+        questions.append(dialog.message)
+        (dialog.accept if accept else dialog.dismiss)()
+
+    page.once("dialog", respond)
+    ask()
+    for _ in range(1000):
+        if questions:
+            return questions[0]
+        page.wait_for_timeout(20)
+    return pytest.fail("nothing is asked")
 
 
 def box(page):

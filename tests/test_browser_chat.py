@@ -6,17 +6,21 @@ import json
 import re
 import shutil
 import socket
+import sqlite3
 import threading
 import uuid
 
 import pytest
 from browser import (
     CONNECTED,
+    answer,
     box,
     each_engine,
+    each_engine_weekly,
     each_routing_engine,
     expect,
     expect_state,
+    fits,
     is_focused,
     messages,
     notice,
@@ -25,32 +29,62 @@ from browser import (
     visits,
     waiting,
 )
+from clients import open_client
 from servers import LOCAL_PRODUCTION, Server, run
 
-USERS = ["ada", "grace", "mallory"]
+# The frames of a user are counted together, so that the tests of limits have some of their own.
+USERS = ["ada", "grace", "mallory", "hedy", "barbara", "evelyn", "radia"]
 PASSWORD = "a horse, a staple"
-ROOMS = 100
+# Sessions of the first two users, and of each other one: a test may end those that it has.
+SESSIONS = [150, 150, *[20] * 5]
+# Rooms that are empty, and those of them that ada has in her list.
+ROOMS, HERS = range(100), range(100, 120)
+# Messages of 200 characters in the room "month".
+MONTH = 1200
 FILL = f"""
+import json
 import uuid
+from pathlib import Path
+from django.test import Client
 from accounts.models import User
-from chat.models import Room, post_message
+from chat.models import Message, Reading, Room, post_message
 users = [User.objects.create_user(name, password={PASSWORD!r}) for name in {USERS}]
-rooms = [Room.objects.create(name=f"Room {{number}}", slug=f"room-{{number}}") for number in range({ROOMS})]
+Room.objects.bulk_create(Room(name=f"Room {{n}}", slug=f"room-{{n}}") for n in range({HERS.stop}))
+hers = Room.objects.filter(slug__in=[f"room-{{n}}" for n in {HERS}])
+Reading.objects.bulk_create(Reading(room=room, user=users[0]) for room in hers)
 for name in ("old", "archive"):
     room = Room.objects.create(name=name.capitalize(), slug=name)
     for number in range(1, 131):
         post_message(room.pk, users[number % 2], uuid.uuid4(), f"old {{number}}" + "\\n…" * (number % 5))
+Room.objects.create(name="Month", slug="month", last_seq={MONTH})
+month = Room.objects.get(slug="month")
+Message.objects.bulk_create(
+    Message(id=uuid.uuid4(), room=month, seq=seq, user=users[seq % 2], text="What they said. " * 12)
+    for seq in range(1, {MONTH} + 1)
+)
+
+def log_in(user):
+    client = Client()
+    client.force_login(user)
+    return client.cookies["sessionid"].value
+
+keys = {{user.username: [log_in(user) for _ in range(count)] for user, count in zip(users, {SESSIONS})}}
+Path("sessions.json").write_text(json.dumps(keys))
 """
-END_SESSIONS = """
-from django.contrib.sessions.models import Session
-Session.objects.all().delete()
-"""
+OWN = "UPDATE chat_room SET owner_id = (SELECT id FROM accounts_user WHERE username = ?) WHERE slug = ?"
+# What can be pressed, and is less than a finger needs (WCAG 2.5.5).
+SMALL = """() => [...document.querySelectorAll("button, input, textarea, summary, main a, header a")]
+  .filter((element) => element.checkVisibility() && element.type !== "checkbox")
+  .map((element) => [element.outerHTML, element.getBoundingClientRect().height])
+  .filter(([, height]) => height < 43.9)"""
+SLOWER = "That was a lot at once. What you wrote is sent in a moment, all by itself."
 SOCKETS = re.compile("/ws/socket-server/")
 PHONE = {"viewport": {"width": 390, "height": 667}, "is_mobile": True, "has_touch": True}
 
 browser = pytest.fixture(open_browser, scope="module")
 visit = pytest.fixture(visits)
-slugs = map("room-{}".format, itertools.count())
+slugs = map("room-{}".format, ROOMS)
+slugs_of_hers = map("room-{}".format, HERS)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +92,27 @@ def site(bake, tmp_path_factory):
     """A project with users and rooms. There are 130 messages in "old", and in "archive", where nobody writes."""
     site = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("chat") / "project")
     run(site, "manage.py", "migrate")
-    run(site, "manage.py", "shell", "--no-imports", "-c", FILL)
+    run(site, "manage.py", "shell", "--no-imports", "-c", FILL, env=LOCAL_PRODUCTION)
+    run(site, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
     return site
+
+
+def execute(site, statement, *values):
+    """Run `statement` in the database of the site, without a word to its servers."""
+    with contextlib.closing(sqlite3.connect(site / "db.sqlite3", timeout=20)) as database, database:
+        database.execute(statement, values)
+
+
+@pytest.fixture(scope="module")
+def sessions(site):
+    """Iterators over the keys of open sessions, by the names of the users."""
+    keys = json.loads((site / "sessions.json").read_text())
+    return {name: iter(keys[name]) for name in keys}
 
 
 @pytest.fixture(scope="module")
 def server(site):
-    with Server(site) as server:
+    with Server(site, "production", env=LOCAL_PRODUCTION | {"EMAIL_URL": "memorymail://"}) as server:
         yield server
 
 
@@ -75,15 +123,11 @@ def room():
 
 
 @pytest.fixture
-def enter(visit, server):
-    """Return a function that logs in as `name` in a profile of its own, opens the room, and returns the page."""
+def enter(visit, server, sessions):
+    """Return a function that opens the room in a profile of its own, where `name` is logged in, and returns it."""
 
-    def enter(name, room, url=server.url, state=CONNECTED, **options):
-        page = visit(f"{url}accounts/login/?next=/rooms/{room}/", state=None, **options)
-        log_in(page, name)
-        if state:
-            expect_state(page, state)
-        return page
+    def enter(name, room, url=server.url, key=None, **options):
+        return visit(f"{url}rooms/{room}/", cookies={"sessionid": key or next(sessions[name])}, **options)
 
     return enter
 
@@ -107,7 +151,7 @@ def make_room(page, name, is_open=True):
 
 
 def texts(page):
-    return page.get_by_role("log").locator("li > p")
+    return page.get_by_role("log").locator("li p")
 
 
 def present(page):
@@ -279,9 +323,8 @@ def test_who_is_here(enter, room):
 @pytest.mark.parametrize("kind", ["runserver", "production"])
 def test_server_is_killed_while_both_type(enter, site, room, kind):
     """What both have typed before, meanwhile and after arrives once, and in the same order for both."""
-    env = LOCAL_PRODUCTION if kind == "production" else None
-    if env:
-        run(site, "manage.py", "collectstatic", "--no-input", env=env)
+    # The key of the sessions is in the environment.
+    env = LOCAL_PRODUCTION | {"DJANGO_DEBUG": json.dumps(kind == "runserver")}
     with Server(site, kind, env=env) as server:
         pages = [enter("ada", room, server.url), enter("grace", room, server.url)]
 
@@ -407,6 +450,7 @@ def test_what_waits_is_its_writers_alone(enter, server, room):
     expect(box(page)).to_have_value("half a sec")
 
 
+@each_engine
 def test_drafts(enter, server, room):
     """They survive a reload and the back button, each in its room, until they are sent."""
     page = enter("ada", room)
@@ -422,6 +466,7 @@ def test_drafts(enter, server, room):
     expect(box(page)).to_have_value("half a")
 
     expect_state(page, CONNECTED)
+    box(page).evaluate("element => element.focus()")
     page.keyboard.press("Enter")
     expect(texts(page)).to_have_text(["half a"])
     page.reload()
@@ -432,12 +477,13 @@ def test_drafts(enter, server, room):
     expect(waiting(page)).to_have_count(0)
 
 
-def test_what_cannot_be_sent_is_there_after_a_login(enter, server, room):
+@each_engine_weekly
+def test_what_cannot_be_sent_is_there_after_a_login(enter, server, sessions, room):
     """The session is gone while somebody types."""
-    page = enter("ada", room)
-    page.context.clear_cookies()
+    key = next(sessions["ada"])
+    page = enter("ada", room, key=key)
     box(page).fill("a long")
-    run(server.directory, "manage.py", "shell", "--no-imports", "-c", END_SESSIONS)
+    execute(server.directory, "DELETE FROM django_session WHERE session_key = ?", key)
 
     expect_state(page, "You are logged out.")
     # Nor for the next person at this screen.
@@ -451,21 +497,19 @@ def test_what_cannot_be_sent_is_there_after_a_login(enter, server, room):
     expect(box(page)).to_have_value("a long story")
 
 
+@each_engine_weekly
 def test_log_out_warns_of_what_is_not_sent_and_erases_it(enter, visit, server, room):
     page = enter("ada", room)
     tab = visit(f"{server.url}rooms/{room}/", context=page.context)
-    questions, answers = [], [False, True]
-    page.on("dialog", lambda box: (questions.append(box.message), [box.dismiss, box.accept][answers.pop(0)]()))
     box(tab).fill("a secret")
+    log_out = page.get_by_role("button", name="Log out")
 
-    page.get_by_role("button", name="Log out").click()
-    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    assert "not sent" in answer(page, log_out.click, accept=False)
+    expect(log_out).to_be_visible()
     expect(box(tab)).to_have_value("a secret")
-    page.get_by_role("button", name="Log out").click()
+    answer(page, log_out.click, accept=True)
 
     page.wait_for_url("**/accounts/login/")
-    assert len(questions) == 2
-    assert "not sent" in questions[0]
     expect_state(tab, "You are logged out.")
     expect(box(tab)).to_have_value("")
     assert tab.evaluate("Object.keys(localStorage)") == []
@@ -485,11 +529,14 @@ def test_log_out_asks_nothing_where_nothing_is_typed(enter, room):
 def test_nothing_stays_in_a_tab_that_is_logged_out(enter, visit, server):
     page = enter("ada", "archive")
     expect(texts(page).last).to_contain_text("old 130")
-    tab = visit(server.url, state=None, context=page.context)
+    tabs = [visit(server.url, state=None, context=page.context) for _ in range(2)]
 
-    tab.get_by_role("button", name="Log out").click()
+    tabs[0].get_by_role("button", name="Log out").click()
 
     expect_state(page, "You are logged out.")
+    expect(tabs[1].get_by_text("You are logged out.")).to_be_visible()
+    expect(tabs[1].get_by_role("link", name="Log in")).to_be_visible()
+    assert "Archive" not in tabs[1].content()
     assert not re.search("old 130|Archive|grace|ada", page.locator("body").inner_text() + page.title())
 
 
@@ -500,8 +547,8 @@ def test_a_user_who_has_a_new_name_goes_on(enter, site, room):
     page.reload()
     expect_state(page, CONNECTED)
     box(page).fill("half a")
-    rename = "from accounts.models import User; User.objects.filter(username='{}').update(username='{}')"
-    run(site, "manage.py", "shell", "--no-imports", "-c", rename.format("mallory", "mallory2"))
+    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
+    execute(site, rename, "mallory2", "mallory")
     try:
         switch.turn_off()
         switch.on = True
@@ -509,7 +556,7 @@ def test_a_user_who_has_a_new_name_goes_on(enter, site, room):
         expect_state(page, CONNECTED)
         expect(box(page)).to_have_value("half a")
     finally:
-        run(site, "manage.py", "shell", "--no-imports", "-c", rename.format("mallory2", "mallory"))
+        execute(site, rename, "mallory", "mallory2")
 
 
 def test_a_broken_text_in_the_browser_holds_back_no_other(enter, room):
@@ -550,7 +597,7 @@ def test_log_out_in_another_tab(enter, visit, server, room):
 def test_password_change_in_another_tab(enter, visit, server, room):
     """It ends the session of the socket, but not the login: the page comes back with the new cookie."""
     sockets = []
-    page = enter("mallory", room, prepare=lambda page: page.on("websocket", lambda socket: sockets.append(socket)))
+    page = enter("hedy", room, prepare=lambda page: page.on("websocket", lambda socket: sockets.append(socket)))
     tab = visit(f"{server.url}accounts/password_change/", state=None, context=page.context)
 
     tab.get_by_label("Old password").fill(PASSWORD)
@@ -734,6 +781,7 @@ def test_phone(enter, visit, server):
     assert box(page).evaluate("element => parseFloat(getComputedStyle(element).fontSize)") >= 16
 
 
+@each_engine
 def test_narrow_pages(enter, visit, server):
     page = enter("ada", "old", viewport={"width": 320, "height": 568})
     page.goto(server.url)
@@ -744,10 +792,8 @@ def test_narrow_pages(enter, visit, server):
     guest = visit(server.url, state=None, viewport={"width": 320, "height": 568})
 
     def check(page):
-        assert page.evaluate("document.documentElement.scrollWidth") == 320, page.url
-        for element in page.locator("button, input, textarea, summary, main a, header a").all():
-            if element.is_visible() and element.get_attribute("type") != "checkbox":
-                assert element.bounding_box()["height"] >= 43.9, (page.url, element)
+        assert fits(page), page.url
+        assert page.evaluate(SMALL) == [], page.url
 
     check(page)
     page.goto(server.url)
@@ -764,8 +810,41 @@ def test_narrow_pages(enter, visit, server):
         check(guest)
 
 
-def test_the_name_of_the_site_is_not_cut_on_a_phone(enter):
+@each_engine
+def test_messages_on_a_phone(enter, server, room):
+    """What others write has its place, also where the reader can take it back, by a finger or the keyboard."""
+    execute(server.directory, OWN, "ada", room)
+    page, other = enter("ada", room, viewport={"width": 390, "height": 667}), enter("grace", room)
+    send(page, "mine " * 50)
+    expect(messages(other)).to_have_count(1)
+    send(other, "theirs " * 50)
+    expect(messages(page)).to_have_count(2)
+    buttons = page.locator(".take-back")
+
+    for width in (390, 320):
+        page.set_viewport_size({"width": width, "height": 667})
+        own, theirs = (page.locator(".bubble").nth(number).bounding_box() for number in (0, 1))
+        # Without the scroll bar.
+        free = page.evaluate("scroller.clientWidth")
+        assert own["width"] > 0.7 * free
+        assert theirs["width"] > 0.6 * free
+        for number, bubble in enumerate([own, theirs]):
+            button = buttons.nth(number).bounding_box()
+            assert min(button["width"], button["height"]) >= 43.9
+            assert button["x"] >= 0
+            assert button["x"] + button["width"] <= width
+            assert button["x"] + button["width"] <= bubble["x"] or button["x"] >= bubble["x"] + bubble["width"]
+        assert fits(page)
+    opacity = buttons.nth(1).evaluate("element => { element.focus(); return getComputedStyle(element).opacity }")
+    # Without a window manager no window of WebKit has the focus.
+    assert opacity == "1" or page.context.browser.browser_type.name == "webkit"
+    answer(page, buttons.nth(1).click, accept=True)
+    expect(texts(other).nth(1)).to_have_text("This message was taken back.")
+
+
+def test_the_name_of_the_site_is_not_cut_on_a_phone(enter, server):
     page = enter("mallory", "old", viewport={"width": 360, "height": 640})
+    page.goto(server.url)
 
     home = page.get_by_role("banner").get_by_role("link")
     assert home.evaluate("element => element.scrollWidth <= element.clientWidth")
@@ -779,18 +858,9 @@ def unread_of(page, room):
 
 
 @pytest.fixture
-def two_rooms(site, room):
-    """The slugs of two rooms, both of which ada has read."""
-    slugs_of_two = [room, next(slugs)]
-    read = f"""
-from accounts.models import User
-from chat.models import Room
-from chat.unread import mark_read
-ada = User.objects.get(username="ada")
-mark_read({{(room.pk, ada.pk): 0 for room in Room.objects.filter(slug__in={slugs_of_two})}})
-"""
-    run(site, "manage.py", "shell", "--no-imports", "-c", read)
-    return slugs_of_two
+def two_rooms():
+    """The slugs of two empty rooms in ada's list."""
+    return [next(slugs_of_hers), next(slugs_of_hers)]
 
 
 def name_of(slug):
@@ -842,7 +912,7 @@ def test_a_line_marks_where_the_unread_begin(enter, server, two_rooms):
     expect(messages(page).filter(has_text="Unread from here").locator("p")).to_have_text("first")
 
 
-def test_the_title_tells_of_what_came_while_the_tab_was_hidden(enter, room):
+def test_the_title_tells_of_what_came_while_the_tab_was_hidden(enter, visit, server, room):
     page, other = enter("ada", room), enter("grace", room)
     send(page, "hello")
     expect(texts(other)).to_have_text(["hello"])
@@ -863,6 +933,33 @@ def test_the_title_tells_of_what_came_while_the_tab_was_hidden(enter, room):
 
     expect(page).to_have_title(re.compile(r"^Room "))
     expect(messages(page).filter(has_text="Unread from here").locator("p")).to_have_text("one")
+
+    expect(unread_of(page, name_of(room))).to_be_hidden()
+    turn(hidden=True)
+    send(other, "three")
+    expect(page).to_have_title(re.compile(r"^\(1\) Room "))
+    visit(server.url, state=None, context=page.context).get_by_role("button", name="Log out").click()
+    expect(page).to_have_title("Logged out")
+    turn(hidden=False)
+    expect(page).to_have_title("Logged out")
+
+
+def test_a_room_that_is_read_elsewhere_stays_where_it_is(enter, visit, server, two_rooms):
+    """The list is in the order of the last messages."""
+    quiet, busy = two_rooms
+    page, other = enter("ada", "old"), enter("grace", busy)
+    send(other, "first")
+    expect(unread_of(page, name_of(busy))).to_have_text("1")
+    other.goto(f"{server.url}rooms/{quiet}/")
+    send(other, "then")
+    expect(unread_of(page, name_of(quiet))).to_have_text("1")
+    page.goto(server.url)
+    expect(page.locator("#list li").first).to_contain_text(name_of(quiet))
+
+    visit(f"{server.url}rooms/{busy}/", context=page.context)
+
+    expect(unread_of(page, name_of(busy))).to_be_hidden()
+    expect(page.locator("#list li").first).to_contain_text(name_of(quiet))
 
 
 def test_rooms_are_found_by_typing(enter, server):
@@ -944,18 +1041,33 @@ def test_a_refused_message_is_sent_again_or_edited(enter, room):
 
 def test_a_message_is_taken_back(enter, room):
     page, other = enter("ada", room), enter("grace", room)
-    page.on("dialog", lambda box: box.accept())
     send(page, "rude")
     send(page, "nice")
     expect(texts(other)).to_have_text(["rude", "nice"])
     expect(other.get_by_role("button", name="Take back this message")).to_have_count(0)
 
-    page.get_by_role("button", name="Take back this message").first.click()
+    answer(page, page.get_by_role("button", name="Take back this message").first.click, accept=True)
 
     for each in (page, other):
         expect(texts(each)).to_have_text(["This message was taken back.", "nice"])
     other.reload()
     expect(texts(other)).to_have_text(["This message was taken back.", "nice"])
+
+
+def test_a_list_shows_nothing_of_a_message_that_is_taken_back(enter, server, two_rooms):
+    quiet, busy = two_rooms
+    other = enter("grace", busy)
+    send(other, "a secret")
+    page = enter("ada", quiet)
+    last = link_to(page, name_of(busy)).locator(".last")
+    expect(last).to_contain_text("grace: a secret")
+
+    answer(other, other.get_by_role("button", name="Take back this message").click, accept=True)
+
+    expect(last).to_contain_text("grace: This message was taken back.")
+    expect(unread_of(page, name_of(busy))).to_have_text("1")
+    page.reload()
+    expect(last).to_contain_text("grace: This message was taken back.")
 
 
 def test_a_page_that_has_missed_it_starts_anew(enter, room):
@@ -1014,6 +1126,103 @@ def test_a_room_is_left(enter, room):
     page.get_by_role("button", name="Leave the room").click()
 
     expect(page.get_by_role("heading", name="Rooms")).to_be_visible()
+
+
+# Honest people and the limits
+
+
+def watch_notices(page):
+    """Note in `window.notices` what the page says to its reader from now on."""
+    page.evaluate("""() => {
+      window.notices = [];
+      const note = () => notice.textContent && notices.push(notice.textContent);
+      new MutationObserver(note).observe(notice, { childList: true, characterData: true, subtree: true });
+    }""")
+
+
+def test_somebody_who_types_fast_meets_no_limit(enter, server, room):
+    """Sixty lines, as fast as the page takes them."""
+    page, other = enter("evelyn", room), enter("grace", room)
+    watch_notices(page)
+    lines = [f"line {number}" for number in range(60)]
+
+    page.evaluate(
+        """(lines) => {
+          for (const line of lines) {
+            text.value = line;
+            text.dispatchEvent(new InputEvent("input", { bubbles: true }));
+            form.requestSubmit();
+          }
+        }""",
+        lines,
+    )
+
+    for each in (page, other):
+        expect(texts(each)).to_have_text(lines)
+    expect(waiting(page)).to_have_count(0)
+    assert page.evaluate("notices") == []
+    assert "told to wait" not in server.log
+
+
+def read_all(client, last):
+    """Read the frames that come up to the message with the number `last`. Return those that are no messages."""
+    others = []
+    while (frame := client.receive()).get("seq") != last or frame["type"] != "message":
+        if frame["type"] != "message":
+            others.append(frame)
+    return others
+
+
+def come_in(stack, server, key, room, query=""):
+    """Open the socket of a page of `room`."""
+    options = {"path": f"ws/socket-server/{room}/{query}", "additional_headers": {"Cookie": f"sessionid={key}"}}
+    return stack.enter_context(open_client(server, **options))
+
+
+def test_somebody_with_ten_tabs_meets_no_limit(server, sessions):
+    """Ten pages of a busy room, which come at once and tell what was seen; in one of them somebody turns back."""
+    key = next(sessions["radia"])
+    with contextlib.ExitStack() as stack:
+        tabs = [come_in(stack, server, key, "month", "?listed=0") for _ in range(10)]
+        for tab in tabs:
+            read_all(tab, MONTH)
+            tab.send({"type": "read", "seq": MONTH})
+            tab.send({"type": "typing"})
+        for before in range(MONTH - 49, MONTH - 500, -50):
+            tab.send({"type": "history", "before": before})
+        for tab in tabs:
+            tab.send({"type": "ping"})
+            types = []
+            while "pong" not in types:
+                types.append(tab.receive()["type"])
+            assert "error" not in types
+        assert types.count("history") == 10
+
+
+def test_somebody_who_returns_after_a_month_meets_no_limit(server, sessions):
+    """With all that was written meanwhile, in the room and in the list, and much to say about it."""
+    with contextlib.ExitStack() as stack:
+        key = next(sessions["barbara"])
+        tab = come_in(stack, server, key, "month", f"?after={MONTH - 1000}&listed=1")
+        others = read_all(tab, MONTH)
+        for number in range(20):
+            tab.send({"type": "message", "text": f"yes {number}"})
+        others += read_all(tab, MONTH + 20)
+        assert "error" not in {frame["type"] for frame in others}
+        # Still more is not replayed.
+        late = come_in(stack, server, key, "month", "?after=1&listed=1")
+        assert late.greeting["last_seq"] == -1
+        assert "error" not in {frame["type"] for frame in read_all(late, MONTH + 20)}
+
+
+def test_who_is_over_a_limit_is_told_what_to_do(enter, room):
+    script = Script()
+    page = enter("ada", room, prepare=script)
+
+    script.socket.close(code=4429)
+
+    expect(notice(page)).to_contain_text("Too many pages of yours are open")
+    expect_state(page, "reconnecting…")
 
 
 # With a server that says what the test wants
@@ -1138,10 +1347,10 @@ def test_a_refused_message_says_why(enter, room):
     page = enter("ada", room, prepare=script)
     send(page, "$%&!")
     wait_for(page, lambda: script.heard_of("message"))
-    error = {"type": "error", "message": "Slower.", "id": script.heard_of("message")[0]["id"]}
+    error = {"type": "error", "message": "in English", "id": script.heard_of("message")[0]["id"]}
 
     script.say(error | {"code": "rate_limited", "retry_after": 60})
-    expect(notice(page)).to_have_text("Slower.")
+    expect(notice(page)).to_have_text(SLOWER)
     expect(waiting(page).locator("p")).to_have_text(["$%&!"])
     script.say(error | {"code": "rude", "message": "Be nice."})
 
@@ -1161,12 +1370,36 @@ def test_a_notice_goes_when_its_message_has_arrived(enter, room):
     wait_for(page, lambda: script.heard_of("message"))
     sent = script.heard_of("message")[0]
 
-    script.say({"type": "error", "code": "rate_limited", "message": "Slower.", "id": sent["id"], "retry_after": 0.1})
-    expect(notice(page)).to_have_text("Slower.")
+    script.say({"type": "error", "code": "rate_limited", "message": "", "id": sent["id"], "retry_after": 0.1})
+    expect(notice(page)).to_have_text(SLOWER)
     wait_for(page, lambda: script.heard_of("message") == [sent, sent])
     script.say(message(1, user="ada", text="one", id=sent["id"]))
 
     expect(texts(page)).to_have_text(["one"])
+    expect(notice(page)).to_be_empty()
+
+
+def test_what_is_asked_for_too_often_is_not_done(enter, room):
+    """Nobody sends it again by itself: the reader is told."""
+    script = Script(message(50, user="ada"), last_seq=50)
+    page = enter("ada", room, prepare=script)
+    error = {"type": "error", "code": "rate_limited", "message": "", "retry_after": 1}
+    expect(messages(page)).to_have_count(1)
+
+    answer(page, page.get_by_role("button", name="Take back this message").click, accept=True)
+    wait_for(page, lambda: script.heard_of("take_back"))
+    script.say(error | {"id": script.heard_of("take_back")[0]["id"]})
+    expect(notice(page)).to_have_text("That was a lot at once. Try it again in a moment.")
+    script.say({"type": "taken_back", "seq": 50, "edits": 1})
+    expect(notice(page)).to_be_empty()
+
+    page.get_by_role("button", name="Older messages").click()
+    wait_for(page, lambda: script.heard_of("history"))
+    script.say(error)
+    expect(notice(page)).to_have_text("That was a lot at once. Try it again in a moment.")
+    page.get_by_role("button", name="Older messages").click()
+    script.say({"type": "history", "before": 50, "more": True, "messages": [message(49)]})
+    expect(messages(page)).to_have_count(2)
     expect(notice(page)).to_be_empty()
 
 

@@ -158,7 +158,10 @@ def test_names_and_lines_from_right_to_left(enter):
 
 def test_a_room_at_400_percent(enter):
     page = enter("rooms/arabic/", viewport=ZOOMED)
-    page.get_by_text("Who is here").click()
+    expect(messages(page)).to_have_count(2)
+    page.get_by_text("Who is here: 1").click()
+    # All that makes room for itself is there.
+    expect(page.get_by_text("Also wrote here")).to_be_visible()
 
     assert page.evaluate("document.documentElement.scrollWidth") == ZOOMED["width"]
     for element in (page.get_by_text("Who is here"), page.get_by_label("Message", exact=True)):

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from ctypes.util import find_library
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urljoin
@@ -243,6 +245,22 @@ class Page:
         value = KEYS.get(key, key)
         actions = [{"type": kind, "value": value} for kind in ("keyDown", "keyUp")]
         self.post("actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
+
+    def answer(self, accept):
+        """Answer what the browser asks the user, and return the question."""
+
+        def find():
+            # An error until there is one.
+            with suppress(LookupError):
+                return self.driver.request("GET", "alert/text")
+
+        self.driver.use(self.window)
+        question = wait_until(find, "a question")
+        self.driver.post("alert/accept" if accept else "alert/dismiss")
+        return question
+
+    def wait_for_url(self, url):
+        wait_until(lambda: fnmatch(self.url, url), url, TIMEOUT)
 
     def close(self):
         self.driver.use(self.window)
