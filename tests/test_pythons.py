@@ -67,7 +67,7 @@ def require_python(version):
 
 
 # On 3.15 pip is the one that had to find wheels.
-TOOLS = [("3.14", "uv"), ("3.15", "pip")]
+TOOLS = [pytest.param(version, marks=pytest.mark.long) for version in [("3.14", "uv"), ("3.15", "pip")]]
 TOOLS += [pytest.param(version, marks=pytest.mark.weekly) for version in [("3.14", "pip"), ("3.15", "uv")]]
 
 
