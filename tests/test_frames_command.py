@@ -174,7 +174,7 @@ def test_the_table_has_a_row_for_each_frame(declared):
     stroke = '`{"type": "stroke", "points": […], "id"?: "…", "colour"?: "blue" or "red", "width"?: 1 or 2}`'
     assert f"| page, server | {stroke} | Draw a line. |\n" in tables
     assert "| Say something, */ even this \\| that. |\n" in tables
-    assert '| server | `{"type": "connection_established", "room": "…", "id"?: "…", "message"?: "…",' in tables
+    assert '| server | `{"type": "connection_established", "room": "…", "id"?: "…", "max_size"?: n,' in tables
 
 
 @pytest.mark.parametrize("starter", ["minimal", "chat"])
