@@ -1,8 +1,13 @@
-"""Count what the sockets of a process do, for one line a minute in the log."""
+"""Count what the sockets of a process do, for one line a minute in the log and for their clients."""
 
 import asyncio
 import logging
 from collections import Counter
+from functools import lru_cache
+
+from django.conf import settings
+
+from .frames import Pong, WithBounds, encode
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +36,16 @@ class Activity(Counter):
         """The seconds over which the clients of this process should spread their return, a float."""
         return round(self.sockets / GREETINGS_PER_SECOND, 1)
 
+    def completed(self, frame):
+        """Return `frame`, which is to be sent, with what each greeting and pong says: WithBounds, or a dict like it."""
+        if type(frame) is Pong and frame.id is None:
+            return encode_pong(settings.REALTIME_MAX_FRAME_SIZE, self.crowd)
+        if isinstance(frame, WithBounds):
+            frame.max_size, frame.crowd = settings.REALTIME_MAX_FRAME_SIZE, self.crowd
+        elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
+            return {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": self.crowd} | frame
+        return frame
+
     async def _report(self):
         while True:
             await asyncio.sleep(REPORT_EVERY)
@@ -39,3 +54,9 @@ class Activity(Counter):
                 counts = " ".join(f"{name}={self[name]}" for name in names)
                 logger.info("In %g s: sockets=%d %s", REPORT_EVERY, self.sockets, counts)
                 self.clear()
+
+
+@lru_cache(maxsize=100)
+def encode_pong(max_size, crowd):
+    """Return a pong as JSON: most frames of a process are pongs, and its sockets are all told the same."""
+    return encode(Pong(max_size=max_size, crowd=crowd))

@@ -74,7 +74,7 @@ class Ping(Frame):
     """Ask for a pong."""
 
 
-class _WithBounds(Frame):
+class WithBounds(Frame):
     """
     What every greeting and pong says, set when it is sent.
 
@@ -85,11 +85,11 @@ class _WithBounds(Frame):
     crowd: float | UnsetType = UNSET
 
 
-class Pong(_WithBounds):
+class Pong(WithBounds):
     """Answer a ping."""
 
 
-class ConnectionEstablished(_WithBounds):
+class ConnectionEstablished(WithBounds):
     """Greet."""
 
     # Made by a function, it is no default that is left out.
@@ -296,15 +296,6 @@ _PLAIN = frozenset((str, int, bool, type(None), UnsetType))
 _STR = frozenset((str,))
 # Types that msgspec writes in another way than Django.
 _DJANGOS = (datetime, time, timedelta, bytes, bytearray, memoryview)
-
-
-def completed(frame, activity):
-    """Return `frame` with what every greeting and pong says: how large a frame may be, how long to spread a return."""
-    if isinstance(frame, _WithBounds):
-        frame.max_size, frame.crowd = settings.REALTIME_MAX_FRAME_SIZE, activity.crowd
-    elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
-        return {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": activity.crowd} | frame
-    return frame
 
 
 def encode(frame: Sendable) -> str | bytes:
