@@ -17,7 +17,6 @@ from functools import cache
 from typing import Annotated, Any, Union, dataclass_transform
 
 import msgspec
-from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from msgspec import UNSET, Meta, Raw, Struct, StructMeta, UnsetType, ValidationError, inspect
 from msgspec.structs import astuple, fields
