@@ -12,7 +12,7 @@ from django.urls import re_path
 
 from .authentication import Authentication
 from .close import Close
-from .socket import NO_SOCKETS, Sockets, shown
+from .socket import NO_SOCKETS, Sockets, get_header, shown
 
 __all__ = ["AllowedOrigins", "Authentication", "Sockets", "unknown_path"]
 
@@ -86,12 +86,6 @@ def own_address(scope):
     forwarded = get_header(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else None
     host = (forwarded or get_header(scope, b"host") or "").lower()
     return ("https", host.removesuffix(":443")) if secure else ("http", host.removesuffix(":80"))
-
-
-def get_header(scope, name):
-    """Return the last value of the header `name` (bytes, lower case) as a str, or None."""
-    value = dict(scope["headers"]).get(name)
-    return value if value is None else value.decode("latin-1")
 
 
 def without_port(host):

@@ -252,7 +252,7 @@ def take_token(scope):
             token = value if kind == "bearer" else decode64(value)
     protocols = [protocol for protocol in offered if not protocol.startswith(("bearer.", "bearer64."))]
     if token is None:
-        scheme, _, value = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").partition(" ")
+        scheme, _, value = (get_header(scope, b"authorization") or "").partition(" ")
         token = value.strip() if scheme.lower() == "bearer" else None
     if token is not None:
         hidden = (b"authorization", b"cookie", b"sec-websocket-protocol")
@@ -285,7 +285,13 @@ def client_address(scope):
     scope: the ASGI scope. With REALTIME_TRUST_PROXY it is the last entry of X-Forwarded-For, the one that our own
     proxy wrote; a client may have sent those before it.
     """
-    if settings.REALTIME_TRUST_PROXY and (forwarded := dict(scope["headers"]).get(b"x-forwarded-for")):
-        return shown(forwarded.decode("latin-1").rpartition(",")[2].strip())
+    if settings.REALTIME_TRUST_PROXY and (forwarded := get_header(scope, b"x-forwarded-for")):
+        return shown(forwarded.rpartition(",")[2].strip())
     client = scope.get("client")
     return client[0] if client else "unknown"
+
+
+def get_header(scope, name):
+    """Return the last value of the header `name` (bytes, lower case) as a str, or None."""
+    value = dict(scope["headers"]).get(name)
+    return value if value is None else value.decode("latin-1")
