@@ -10,8 +10,8 @@ class Batcher:
     """
     Makes one call after the other, in order, each for all items that have come meanwhile.
 
-    call: a coroutine function that takes a list of items and returns a list of their results, or None. limit: what the items of
-    one call may weigh; weigh: a function that returns the weight of one.
+    call: a coroutine function that takes a list of items and returns a list of their results, or None. limit: what the
+    items of one call may weigh; weigh: a function that returns the weight of one.
     """
 
     def __init__(self, call, limit, weigh=lambda item: 1):

@@ -3,7 +3,7 @@ The fan-out: from one broadcast to the many sockets of a group.
 
 Channels' own way puts a message into the channel layer once for every socket. Here the process subscribes to a group,
 once, whatever the number of its sockets, and hands what arrives to them directly. The layer carries a message once for
-each process, already encoded; one in memory carries none.
+each other process, already encoded; one in memory carries none.
 """
 
 import asyncio
