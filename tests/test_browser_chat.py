@@ -912,6 +912,55 @@ def test_a_line_marks_where_the_unread_begin(enter, server, two_rooms):
     expect(messages(page).filter(has_text="Unread from here").locator("p")).to_have_text("first")
 
 
+def line(page):
+    return messages(page).filter(has_text="Unread from here")
+
+
+def test_no_line_marks_what_its_reader_sees_come(enter, two_rooms):
+    page, other = enter("ada", two_rooms[0]), enter("grace", two_rooms[0])
+    send(other, "one")
+    expect(link_to(page, name_of(two_rooms[0])).locator(".text")).to_have_text("one")
+    expect(unread_of(page, name_of(two_rooms[0]))).to_be_hidden()
+    page.reload()
+    expect(texts(page)).to_have_text(["one"])
+
+    send(other, "two")
+
+    expect(texts(page)).to_have_text(["one", "two"])
+    expect(line(page)).to_have_count(0)
+
+
+def test_the_line_moves_up_to_what_is_unread_in_older_messages(enter, server):
+    page = enter("hedy", "old")
+    sql = "UPDATE chat_reading SET read_seq = 70 WHERE user_id = (SELECT id FROM accounts_user WHERE username = 'hedy')"
+    expect(unread_of(page, "Old")).to_be_hidden()
+    page.goto(server.url)
+    execute(server.directory, sql)
+    page.goto(f"{server.url}rooms/old/")
+    expect(line(page)).to_have_count(1)
+
+    page.get_by_role("button", name="Older messages").evaluate("element => element.click()")
+
+    expect(messages(page)).to_have_count(100)
+    expect(line(page).locator("p")).to_contain_text(["old 71"])
+
+
+@each_engine
+def test_what_was_seen_at_the_last_moment_is_read(enter, server, two_rooms):
+    """The page tells it once a second at most, and also when its reader goes."""
+    quiet, busy = two_rooms
+    page, other = enter("ada", busy), enter("grace", busy)
+    for number in range(3):
+        send(other, f"number {number}")
+        expect(texts(page).nth(number)).to_have_text(f"number {number}")
+
+    page.goto(f"{server.url}rooms/{quiet}/")
+
+    entry = page.locator(f"#list [data-slug={busy}]")
+    expect(entry.locator(".text")).to_have_text("number 2")
+    expect(entry.locator(".unread")).to_be_hidden()
+
+
 def test_the_title_tells_of_what_came_while_the_tab_was_hidden(enter, visit, server, room):
     page, other = enter("ada", room), enter("grace", room)
     send(page, "hello")

@@ -104,6 +104,7 @@ function greet(frame) {
 /** Connects again, without what is on the page. */
 function startAnew() {
   edits = null;
+  if (!document.hidden) view.leave(timeline.newest);
   timeline.clear();
   socket.close();
   socket.open();
@@ -153,20 +154,28 @@ function take(frame) {
 
 /** Tells the server what the reader has seen, now and at most once in SEEN: all, when the end is in sight. */
 function see() {
-  const { newest } = timeline;
-  if (seeing || isFirst || document.hidden || !view.isAtEnd || newest <= seen) return;
-  if (!socket.send({ type: "read", seq: newest })) return;
-  seen = newest;
+  if (seeing || document.hidden || !tellSeen()) return;
   seeing = setTimeout(() => {
     seeing = 0;
     see();
   }, SEEN);
 }
 
+/** Returns whether there was something to tell. */
+function tellSeen() {
+  const { newest } = timeline;
+  if (isFirst || !view.isAtEnd || newest <= seen || !socket.send({ type: "read", seq: newest })) return false;
+  seen = newest;
+  return true;
+}
+
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) view.leave(timeline.newest);
-  else see();
+  if (!document.hidden) return see();
+  tellSeen();
+  view.leave(timeline.newest);
 });
+// Firefox closes the socket before it tells that it hides the page; Safari on a phone tells only that.
+for (const type of ["beforeunload", "pagehide"]) window.addEventListener(type, () => document.hidden || tellSeen());
 
 function send(text) {
   if (socket.state === "closed") throw new Error(gettext("Not sent: there is no connection."));

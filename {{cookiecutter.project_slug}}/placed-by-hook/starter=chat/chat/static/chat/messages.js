@@ -152,7 +152,7 @@ export class Messages {
     const { scroller } = this.#elements;
     this.scrollToEnd();
     if (!this.#line) return;
-    const top = this.#line.getBoundingClientRect().top - scroller.getBoundingClientRect().top;
+    const top = this.#line.parentElement.getBoundingClientRect().top - scroller.getBoundingClientRect().top;
     if (top >= 0) return;
     this.#atEnd = false;
     scroller.scrollTop += top - NEAR;
@@ -163,7 +163,9 @@ export class Messages {
   /** The reader has gone, and what comes from now on is unread, if they have seen all up to `newest`. */
   leave(newest) {
     if (newest === null || !this.#atEnd) return;
-    this.#line?.querySelector(".mark")?.remove();
+    const item = this.#line?.parentElement;
+    this.#line?.remove();
+    join(item);
     this.#line = null;
     this.#read = newest;
   }
@@ -171,9 +173,11 @@ export class Messages {
   add(message, isNew) {
     const { messages, newer, older } = this.#elements;
     if (!isNew) this.#hush();
+    // Read at once: it comes before the eyes of the reader.
+    if (isNew && this.#atEnd && !document.hidden && !this.#line && this.#read !== null) this.#read = message.seq;
     const item = this.#items.make(message);
     messages.append(item);
-    this.#drawLine(item, message.seq);
+    if (!this.#line && this.#isUnread(item)) this.#drawLine(item);
     join(item);
     newer.hidden = this.#atEnd;
     while (this.#atEnd && messages.childElementCount > MAX_SHOWN) messages.firstElementChild.remove();
@@ -189,7 +193,10 @@ export class Messages {
     if (!more && document.activeElement === older) scroller.focus({ preventScroll: true });
     const fromEnd = scroller.scrollHeight - scroller.scrollTop;
     messages.prepend(...page.map((message) => this.#items.make(message)));
-    for (const item of [...messages.children].slice(0, page.length + 1)) join(item);
+    const items = [...messages.children].slice(0, page.length + 1);
+    const unread = this.#line && items.find((item) => this.#isUnread(item));
+    if (unread) this.#drawLine(unread);
+    for (const item of items) join(item);
     older.hidden = !more;
     scroller.scrollTop = scroller.scrollHeight - fromEnd;
   }
@@ -204,13 +211,18 @@ export class Messages {
     this.#elements.messages.replaceChildren();
   }
 
-  #drawLine(item, seq) {
-    if (this.#line || this.#read === null || seq <= this.#read || item.classList.contains("own")) return;
-    const mark = document.createElement("span");
-    mark.className = "mark";
-    mark.textContent = gettext("Unread from here");
-    item.prepend(mark);
-    this.#line = item;
+  #isUnread(item) {
+    return this.#read !== null && Number(item.dataset.seq) > this.#read && !item.classList.contains("own");
+  }
+
+  /** Moves the line above `item`: what was unread further up may come later, as history. */
+  #drawLine(item) {
+    const before = this.#line?.parentElement;
+    this.#line ??= document.createElement("span");
+    this.#line.className = "mark";
+    this.#line.textContent = gettext("Unread from here");
+    item.prepend(this.#line);
+    join(before);
   }
 
   /** Lets screen readers read out what is new, not what comes from long ago. */
