@@ -655,6 +655,32 @@ test("open() after 4401 has a second attempt again", () => {
   assert.equal(FakeWebSocket.all.length, 5);
 });
 
+test("an attempt that the server refuses is told, with its code, while it goes on trying", () => {
+  const socket = greeted();
+  const details = [];
+  socket.addEventListener("statechange", ({ detail }) => details.push(detail));
+  for (const code of [1006, 1006, 4000, 4429, 1006]) {
+    FakeWebSocket.last.serverCloses(code, "");
+    timeToNextAttempt();
+  }
+  assert.deepEqual(details, [
+    { state: "reconnecting", code: 1006, reason: "" },
+    { state: "reconnecting", code: 4429, reason: "" },
+  ]);
+});
+
+test("after 4429 it waits until the server's bucket is full again", () => {
+  const socket = opened();
+  FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: 2, frame_burst: 60 });
+  FakeWebSocket.last.serverCloses(4429);
+  assert.equal(timeToNextAttempt(), 30 * SECOND + 250);
+  // Without a limit it was for too many sockets.
+  FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: null });
+  FakeWebSocket.last.serverCloses(4429);
+  assert.equal(timeToNextAttempt(), 500);
+  socket.close();
+});
+
 test("4429 waits at least 10 s, whatever happens in the page", () => {
   const socket = greeted();
   FakeWebSocket.last.serverCloses(4429);
@@ -1249,6 +1275,34 @@ test("what waits is sent in one go: a hundred, which needs no timer, then at the
     });
     assert.deepEqual(counts, expected);
     assert.deepEqual(numbers.map(Number), [...numbers.keys()]);
+    socket.close();
+  }
+});
+
+test("a page keeps to half of the limits that the server tells", () => {
+  const unlimited = { frames_per_second: null, frame_burst: 10 };
+  for (const [frame, options, expected] of [
+    [{ ...GREETING, frames_per_second: 4, frame_burst: 10 }, {}, [5, 7, 9]],
+    [{ type: "pong", frames_per_second: 4, frame_burst: 10 }, {}, [5, 7, 9]],
+    [{ ...GREETING, frames_per_second: 4, frame_burst: 10 }, { pace: 10 }, [5, 15, 20]],
+    [{ ...GREETING, frames_per_second: 1, frame_burst: 1 }, {}, [1, 1, 2]],
+    [{ ...GREETING, ...unlimited }, {}, [20, 20, 20]],
+    // As the server that allows 20 and 200.
+    [{ ...GREETING, frames_per_second: "4", frame_burst: 0 }, {}, [20, 20, 20]],
+  ]) {
+    const socket = opened(options);
+    FakeWebSocket.last.serverSends(frame);
+    for (let number = 0; number < 20; number += 1) socket.deliver({ type: "message", text: String(number) });
+    let count = 0;
+    const counts = [0, SECOND, SECOND].map((milliseconds) => {
+      for (let tick = 0; tick <= milliseconds; tick += 1) {
+        if (tick) advance(1);
+        count += FakeWebSocket.last.messages.length;
+        confirmAll();
+      }
+      return count;
+    });
+    assert.deepEqual(counts, expected);
     socket.close();
   }
 });

@@ -104,7 +104,7 @@ def test_close_codes_are_those_of_the_server():
 
 
 def test_constants_follow_those_of_the_server():
-    """As the script's comments say: what the server allows, half of it, or more than it takes."""
+    """As the script's comments say: what the server allows, or more than it takes."""
     conf = (TEMPLATE / "realtime" / "conf.py").read_text("utf-8")
     outage = (TEMPLATE / "realtime" / "outage.py").read_text("utf-8")
     script = SCRIPT.read_text("utf-8")
@@ -113,9 +113,7 @@ def test_constants_follow_those_of_the_server():
     patience = int(re.search(r"^PATIENCE = (\d+)", outage, re.MULTILINE)[1])
     ours = {name: int(text) for name, text in re.findall(r"^const (\w+) = ([\d_]+);", script, re.MULTILINE)}
 
-    assert ours["PACE"] == rate / 2
-    assert ours["BURST"] == burst / 2
-    assert ours["TOO_MANY_DELAY"] == burst / rate * 1000
+    assert f"rate: {rate}, burst: {burst} }}" in script
     assert ours["ANSWER_TIMEOUT"] > patience * 1000
 
 

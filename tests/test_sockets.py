@@ -90,7 +90,12 @@ def test_a_ping_is_answered_with_what_a_greeting_says(server):
 
         pong = client.receive()
 
-        assert pong == {"type": "pong", "max_size": client.greeting["max_size"], "crowd": pong["crowd"]}
+        assert (pong["frames_per_second"], pong["frame_burst"]) == (20, 200)
+        assert pong == {
+            **{name: value for name, value in client.greeting.items() if name != "message"},
+            "type": "pong",
+            "crowd": pong["crowd"],
+        }
 
 
 def test_a_message_goes_there_and_back(server):

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 
 from django.conf import settings
+from msgspec.structs import replace
 
 from .frames import Pong, WithBounds, encode
 
@@ -36,15 +37,20 @@ class Activity(Counter):
         """The seconds over which the clients of this process should spread their return, a float."""
         return round(self.sockets / GREETINGS_PER_SECOND, 1)
 
-    def completed(self, frame):
-        """Return `frame`, which is to be sent, with what each greeting and pong says: WithBounds, or a dict like it."""
+    def filled(self, frame, limit):
+        """
+        Return `frame`, which is to be sent, with what each greeting and pong says: WithBounds, or a dict like it.
+
+        limit: the limits.Limit of the socket.
+        """
+        is_dict = isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong")
+        if not is_dict and not isinstance(frame, WithBounds):
+            return frame
+        bounds = {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": self.crowd}
+        bounds |= {"frames_per_second": limit.rate, "frame_burst": limit.burst}
         if type(frame) is Pong and frame.id is None:
-            return encode_pong(settings.REALTIME_MAX_FRAME_SIZE, self.crowd)
-        if isinstance(frame, WithBounds):
-            frame.max_size, frame.crowd = settings.REALTIME_MAX_FRAME_SIZE, self.crowd
-        elif isinstance(frame, dict) and frame.get("type") in ("connection_established", "pong"):
-            return {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": self.crowd} | frame
-        return frame
+            return encode_pong(**bounds)
+        return bounds | frame if is_dict else replace(frame, **bounds)
 
     async def _report(self):
         while True:
@@ -57,6 +63,6 @@ class Activity(Counter):
 
 
 @lru_cache(maxsize=100)
-def encode_pong(max_size, crowd):
+def encode_pong(**bounds):
     """Return a pong as JSON: most frames of a process are pongs, and its sockets are all told the same."""
-    return encode(Pong(max_size=max_size, crowd=crowd))
+    return encode(Pong(**bounds))

@@ -238,7 +238,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self, text_data: frames.Sendable | None = None, bytes_data: bytes | None = None, close: bool = False
     ) -> None:
         """Send a Frame, a dict with a "type", a str that is sent as it is, or bytes. After the end it does nothing."""
-        data = bytes_data if text_data is None else frames.encode(self.socket.activity.completed(text_data))
+        data = bytes_data if text_data is None else frames.encode(self.socket.activity.filled(text_data, self._limit))
         await self.base_send({"type": "websocket.send", "bytes" if isinstance(data, bytes) else "text": data})
         if close:
             await self.close(close)

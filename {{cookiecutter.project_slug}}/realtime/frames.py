@@ -77,11 +77,14 @@ class WithBounds(Frame):
     """
     What every greeting and pong says, set when it is sent.
 
-    max_size: bytes that a frame may have. crowd: seconds over which pages spread their return.
+    max_size: bytes that a frame may have. crowd: seconds over which pages spread their return. frames_per_second,
+    frame_burst: those of the consumer, which all sockets of a user share; null is no limit.
     """
 
     max_size: int | UnsetType = UNSET
     crowd: float | UnsetType = UNSET
+    frames_per_second: float | UnsetType | None = UNSET
+    frame_burst: float | UnsetType | None = UNSET
 
 
 class Pong(WithBounds):

@@ -132,7 +132,7 @@ class Limit:
     def __init__(self, socket, rate, burst):
         owner = socket.owner
         rate, burst = (getattr(settings, value) if isinstance(value, str) else value for value in (rate, burst))
-        self.rate, self._buckets, self._closed_until = rate, [], 0
+        self.rate, self.burst, self._buckets, self._closed_until = rate or None, burst, [], 0
         if rate and (owner is None or owner.kind == "address"):
             self._buckets.append(Bucket(rate, burst))
         if rate and owner is not None:

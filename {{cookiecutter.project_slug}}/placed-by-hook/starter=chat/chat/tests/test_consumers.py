@@ -129,6 +129,7 @@ async def test_greets(enter, room, ann):
     greeting = await receive(socket, "connection_established")
     assert greeting.pop("max_size") == 2**16
     assert greeting.pop("crowd") >= 0
+    assert (greeting.pop("frames_per_second"), greeting.pop("frame_burst")) == (20, 200)
     assert greeting == {
         "type": "connection_established",
         "message": "You are now connected!",

@@ -17,8 +17,9 @@
  * - It answers pings. A ping without an answer counts as a loss, so that a dead network is noticed. A consumer that
  *   begins with another frame is asked once, and not again if it does not answer. One that begins with what is no
  *   frame (HTML, JSON without a type), or says nothing, is never asked: a ping could be an error there.
- * - Its greeting and pongs name the largest frame that it takes, `max_size` in bytes, and the seconds over which its
- *   clients should spread when they come back, `crowd`.
+ * - Its greeting and pongs name the largest frame that it takes, `max_size` in bytes; the seconds over which its
+ *   clients should spread when they come back, `crowd`; and how many frames it takes from one user, in the long run
+ *   (`frames_per_second`, null without a limit) and at once (`frame_burst`).
  *
  * Whatever the consumer, the server may say `{"type": "wait", "seconds": n}` when others come first. Such an attempt
  * does not count as failed.
@@ -44,17 +45,11 @@ const FIRST_PING = 5_000;
 const MIN_WINDOW = 500;
 /** …doubled with each attempt since the last good connection, up to this. */
 const MAX_WINDOW = 30_000;
-/** Waited in addition after TOO_MANY_MESSAGES, for a full bucket: REALTIME_FRAME_BURST / REALTIME_FRAMES_PER_SECOND. */
-const TOO_MANY_DELAY = 10_000;
-/** And after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the new cookie. */
+/** Waited in addition after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the new cookie. */
 const LOGIN_DELAY = 2_000;
 /** A hidden page tries so often at once, then once in each interval: 20 times in an hour. */
 const HIDDEN_BURST = 8;
 const HIDDEN_INTERVAL = 300_000;
-/** Messages that the outbox sends at once: half of REALTIME_FRAME_BURST, since other tabs have their share in it… */
-const BURST = 100;
-/** …and then in a second, unless the page sets `pace`: half of REALTIME_FRAMES_PER_SECOND. */
-const PACE = 10;
 /** How many messages the outbox holds before it refuses more. */
 const MAX_PENDING = 1_000;
 /** Events of `window` that tell of the network and the reader. */
@@ -81,8 +76,8 @@ const NO_ID = "WebSocket: no answer to a delivered frame in 10 s; let the consum
  * @property {string | (() => string | null | undefined | Promise<string | null | undefined>)} [token]  A bearer
  *   token, such as a ticket of /realtime/ticket/, offered as a subprotocol. A function is called for each attempt;
  *   one that throws makes it a failed attempt.
- * @property {number} [pace]  How many messages a second `deliver` sends after a burst; half of what the consumer
- *   takes (`frames_per_second`) leaves the other half to `send` and other tabs.
+ * @property {number} [pace]  How many messages a second `deliver` sends after a burst, if not half of what the server
+ *   allows; 10 for one that says nothing.
  * @property {boolean} [greets]  The server is known to be a RealtimeConsumer: silence is a failed attempt already
  *   before its first greeting, not a consumer that has nothing to say.
  *
@@ -102,7 +97,7 @@ const TypedEventTarget = /** @type {new () => Listening & EventTarget} */ (Event
 /**
  * Fires three events:
  * - `statechange`, a CustomEvent with the detail `{state, code, reason}`. Failed attempts in a row are one
- *   `reconnecting`.
+ *   `reconnecting`, and another for each that the server has closed with 4401 or 4429.
  * - `frame`, a CustomEvent whose detail is the `Frame` that the server sent, of whatever type. A delivered frame
  *   that turns out to be too large for the server is refused by an `error` frame of our own, code "too_large".
  * - `message`, a MessageEvent, for what is no frame: its `data` is a string or an ArrayBuffer.
@@ -132,8 +127,7 @@ export class ReconnectingSocket extends TypedEventTarget {
   #attempts = 0;
   #hasTriedAgain = false;
   /** What the server said last, or until it has. */
-  #maxSize = Infinity;
-  #crowd = 5_000;
+  #told = { maxSize: Infinity, crowd: 5, rate: 20, burst: 200 };
   /** @type {Map<string, Frame>} By id, oldest first, until the server shows that it has it. */
   #outbox = new Map();
   /** @type {Set<string>} Those of them that went out over the present connection. */
@@ -153,7 +147,7 @@ export class ReconnectingSocket extends TypedEventTarget {
    *   was seen last.
    * @param {Options} [options]
    */
-  constructor(address, { protocols = [], token, pace = PACE, greets } = {}) {
+  constructor(address, { protocols = [], token, pace, greets } = {}) {
     super();
     this.#options = { address, protocols, token, pace };
     this.#isRealtime = greets || undefined;
@@ -280,10 +274,12 @@ export class ReconnectingSocket extends TypedEventTarget {
   }
 
   /** @param {Frame} frame */
-  #note({ max_size: size, crowd }) {
+  #note({ max_size: size, crowd, frames_per_second: rate, frame_burst: burst }) {
     this.#isRealtime = true;
-    if (typeof size === "number" && size > 0) this.#maxSize = size;
-    if (typeof crowd === "number" && crowd >= 0) this.#crowd = milliseconds(crowd);
+    if (typeof size === "number" && size > 0) this.#told.maxSize = size;
+    if (typeof crowd === "number" && crowd >= 0) this.#told.crowd = crowd;
+    if (rate === null || (typeof rate === "number" && rate > 0)) this.#told.rate = rate ?? Infinity;
+    if (typeof burst === "number" && burst > 0) this.#told.burst = burst;
   }
 
   #ping() {
@@ -316,11 +312,13 @@ export class ReconnectingSocket extends TypedEventTarget {
     // The ping may have ended it, in a consumer that knows none.
     if (this.#awaitsPong) this.#isRealtime ??= false;
     const isLogin = code === Close.NOT_LOGGED_IN && !this.#hasTriedAgain;
-    const extra = isLogin ? LOGIN_DELAY : code === Close.TOO_MANY_MESSAGES ? TOO_MANY_DELAY : 0;
-    if (code >= 4400 && code <= 4499 && !extra) return this.close({ code, reason });
+    const isLater = code === Close.TOO_MANY_MESSAGES;
+    // Until the server's bucket is full again.
+    const extra = isLogin ? LOGIN_DELAY : isLater ? milliseconds(this.#told.burst / this.#told.rate) : 0;
+    if (code >= 4400 && code <= 4499 && !isLogin && !isLater) return this.close({ code, reason });
 
     // Full jitter: after a restart the server's clients do not all return in the same instant.
-    const window = Math.max(this.#crowd, Math.min(MAX_WINDOW, MIN_WINDOW * 2 ** this.#attempts));
+    const window = Math.max(milliseconds(this.#told.crowd), Math.min(MAX_WINDOW, MIN_WINDOW * 2 ** this.#attempts));
     if (!this.#isQueued || this.#state === "open") this.#attempts += 1;
     this.#hasTriedAgain ||= isLogin;
     this.#drop();
@@ -360,7 +358,7 @@ export class ReconnectingSocket extends TypedEventTarget {
    * @param {Why} [why]
    */
   #enter(state, why) {
-    if (state === this.#state) return;
+    if (state === this.#state && !(state === "reconnecting" && (why?.code ?? 0) >= 4400)) return;
     this.#state = state;
     this.dispatchEvent(new CustomEvent("statechange", { detail: { state, ...why } }));
   }
@@ -382,7 +380,7 @@ export class ReconnectingSocket extends TypedEventTarget {
    */
   #measure(data) {
     const size = typeof data === "string" ? new TextEncoder().encode(data).length : data.byteLength;
-    if (size > this.#maxSize) throw new RangeError(`Too large: ${size} bytes, and ${this.#maxSize} fit.`);
+    if (size > this.#told.maxSize) throw new RangeError(`Too large: ${size} bytes, and ${this.#told.maxSize} fit.`);
   }
 
   /**
@@ -415,7 +413,9 @@ export class ReconnectingSocket extends TypedEventTarget {
       if (early > 0) break;
       try {
         if (!this.send(frame)) return; // The page has closed, in an event.
-        this.#nextMessage = nextOf(this.#nextMessage, BURST, 1000 / this.#options.pace);
+        // The other half is for `send` and other tabs.
+        const interval = 1000 / (this.#options.pace ?? this.#told.rate / 2);
+        this.#nextMessage = nextOf(this.#nextMessage, Math.max(1, this.#told.burst / 2), interval);
         this.#sent.add(id);
         this.#isSilent = true;
       } catch (error) {
