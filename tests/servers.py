@@ -119,6 +119,22 @@ def run(project, *command, env=None, check=True, timeout=300):
     return result
 
 
+def collect_static(project, env=LOCAL_PRODUCTION):
+    """Run collectstatic, or copy what it made of the same files in another project: it compresses 200 for seconds."""
+    files = sorted(path for path in project.glob("*/static/**/*") if path.is_file())
+    contents = b"".join(f"{path.relative_to(project)}\0".encode() + path.read_bytes() for path in files)
+    key = (python_of(project), hashlib.sha256(contents).digest())
+    if key in _collected:
+        shutil.copytree(_collected[key], project / "staticfiles", dirs_exist_ok=True)
+    else:
+        run(project, "manage.py", "collectstatic", "--no-input", env=env)
+        _collected[key] = project / "staticfiles"
+
+
+# By Python and static files.
+_collected = {}
+
+
 def run_probe(project, name, *arguments, env=None):
     """Run tests/probes/<name> in the project, where Django is set up, and return what it printed."""
     setup = "import django, runpy, sys; sys.argv.pop(0); django.setup(); "

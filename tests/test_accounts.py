@@ -8,7 +8,7 @@ from collections import Counter
 import httpx
 import pytest
 from clients import log_in_all
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static, run
 from services import Postgres
 
 # A browser may choose its own.
@@ -32,7 +32,7 @@ def env(starter):
 def project(bake, env, starter):
     project = bake(starter=starter)
     run(project, "manage.py", "migrate", env=env)
-    run(project, "manage.py", "collectstatic", "--no-input", env=env)
+    collect_static(project, env)
     return project
 
 

@@ -177,9 +177,16 @@ def test_same_answers_same_bytes(cookies):
 @pytest.mark.parametrize(
     ("option", "allowed", "answer"),
     [
-        pytest.param(option, allowed, answer, id=f"{option}-{answer[:20]!a}")
+        pytest.param(
+            option,
+            allowed,
+            answer,
+            id=f"{option}-{answer[:20]!a}",
+            # Of each kind two; test_any_answers of test_random_answers.py has all of them, in one process.
+            marks=[pytest.mark.long] * (number > 1),
+        )
         for (option, allowed), answers in BAD_ANSWERS.items()
-        for answer in answers
+        for number, answer in enumerate(answers)
     ],
 )
 def test_bad_answer_is_refused(output_dir, option, allowed, answer):
@@ -314,8 +321,18 @@ def test_env_is_written_once(output_dir, options):
     assert env.read_text() == "DJANGO_SECRET_KEY=mine\n"
 
 
-def name_of(answers):
-    return "-".join(answers.values())
+# With each starter all options and none; the others, which add and remove single ones of these files, take long.
+OVER_A_PROJECT = pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(
+            answers,
+            id="-".join(answers.values()),
+            marks=[pytest.mark.long] * (answers["docker"] != answers["github_actions"]),
+        )
+        for answers in ALL
+    ],
+)
 
 
 @pytest.fixture(params=["minimal", "chat"])
@@ -334,7 +351,7 @@ def owned(request, bake, output_dir):
     return project
 
 
-@pytest.mark.parametrize("answers", ALL, ids=name_of)
+@OVER_A_PROJECT
 def test_overwrite_and_skip_change_no_file_of_the_owner(bake, output_dir, owned, answers):
     before, times = contents(owned), modified(owned)
 
@@ -345,7 +362,7 @@ def test_overwrite_and_skip_change_no_file_of_the_owner(bake, output_dir, owned,
     assert after == contents(bake(**answers)) | before
 
 
-@pytest.mark.parametrize("answers", ALL, ids=name_of)
+@OVER_A_PROJECT
 def test_overwrite_changes_the_files_of_the_answers_only(bake, output_dir, owned, answers):
     before = contents(owned)
 

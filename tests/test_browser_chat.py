@@ -30,7 +30,7 @@ from browser import (
     waiting,
 )
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static, run
 
 # The frames of a user are counted together, so that the tests of limits have some of their own.
 USERS = ["ada", "grace", "mallory", "hedy", "barbara", "evelyn", "radia"]
@@ -93,7 +93,7 @@ def site(bake, tmp_path_factory):
     site = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("chat") / "project")
     run(site, "manage.py", "migrate")
     run(site, "manage.py", "shell", "--no-imports", "-c", FILL, env=LOCAL_PRODUCTION)
-    run(site, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(site)
     return site
 
 

@@ -4,7 +4,18 @@ import shutil
 
 import pytest
 from clients import log_in_all, open_client
-from servers import LOCAL_PRODUCTION, PROBES, Process, Server, clean_environ, python_of, run, slug_of, wait_until
+from servers import (
+    LOCAL_PRODUCTION,
+    PROBES,
+    Process,
+    Server,
+    clean_environ,
+    collect_static,
+    python_of,
+    run,
+    slug_of,
+    wait_until,
+)
 from servers import with_packages as add_packages
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -20,7 +31,7 @@ def change_asgi(project, changes):
 
 
 def collect(project):
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 from clients import log_in_all, open_client
 from combinations import CHAT
-from servers import LOCAL_PRODUCTION, SERVERS, Server, run
+from servers import LOCAL_PRODUCTION, SERVERS, Server, collect_static, run
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -207,7 +207,7 @@ def site(bake, services, tmp_path):
         settings.write_text(text, encoding="utf-8")
         env = LOCAL_PRODUCTION | {"REDIS_URL": services.redis.url, "DATABASE_URL": services.postgres.create_database()}
         run(project, "manage.py", "migrate", env=env)
-        run(project, "manage.py", "collectstatic", "--no-input", env=env)
+        collect_static(project, env)
         cookies = log_in_all(project, [f"user{number}" for number in range(pages)], env)
         servers = [Server(project, "production", env=env) for _ in range(2)]
 
@@ -270,7 +270,7 @@ def alone(bake, request):
     """A project with SQLite, in memory, with a room for each kind of server."""
     project = bake(**request.param)
     run(project, "manage.py", "migrate")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     rooms = f"from chat.models import Room; [Room.objects.create(name=kind, slug=kind) for kind in {[*SERVERS]}]"
     run(project, "manage.py", "shell", "--no-imports", "-c", rooms)
     return project

@@ -21,6 +21,7 @@ from servers import (
     Process,
     Server,
     clean_environ,
+    collect_static,
     free_port,
     python_of,
     require,
@@ -68,7 +69,7 @@ visit = pytest.fixture(visits)
 def site(with_probe):
     """A project with the consumer of who.py at ws/who/, and its function for tokens."""
     site = with_probe("who.py", 'REALTIME_TOKEN_USER = "chat.probes.user_of_token"', "REALTIME_RECHECK_SECONDS = 1")
-    run(site, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(site)
     return site
 
 

@@ -10,7 +10,7 @@ import socket
 import struct
 
 import pytest
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static
 
 ECHO = """
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -297,7 +297,7 @@ class Connection:
 @pytest.fixture(scope="module")
 def server(with_consumers):
     project = with_consumers(ECHO, echo="Echo")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     with Server(project, "production", env=LOCAL_PRODUCTION) as server:
         yield server
         assert "Traceback" not in server.log

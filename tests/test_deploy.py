@@ -24,7 +24,7 @@ import httpx
 import pytest
 import yaml
 from clients import GREETING, open_client, receive_first
-from servers import REPOSITORY, Process, Server, clean_environ, free_port, require, run, wait_until
+from servers import REPOSITORY, Process, Server, clean_environ, collect_static, free_port, require, run, wait_until
 from services import Redis, Service
 from test_fanout import open_stuck_reader
 from test_settings import PRODUCTION
@@ -346,7 +346,7 @@ def env(compose):
 def served(project, env, tmp_path_factory):
     """A copy of the project with its static files collected."""
     copy = shutil.copytree(project, tmp_path_factory.mktemp("deploy") / "project")
-    run(copy, "manage.py", "collectstatic", "--no-input", env=env)
+    collect_static(copy, env)
     return copy
 
 

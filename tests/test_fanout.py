@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clients import is_greeting, open_client, open_stuck_reader, receive_first
-from servers import LOCAL_PRODUCTION, Server, run, run_probe, wait_until
+from servers import LOCAL_PRODUCTION, Server, collect_static, run, run_probe, wait_until
 from services import Postgres, Redis
 from websockets.asyncio.client import connect
 
@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 def probes(with_probe):
     """A project with the consumers of bursts.py, whose sockets may send as fast as they can."""
     project = with_probe("bursts.py", "REALTIME_FRAMES_PER_SECOND = None")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 

@@ -17,7 +17,17 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from servers import LOCAL_PRODUCTION, PROBES, Server, append_settings, free_port, require, run, run_probe
+from servers import (
+    LOCAL_PRODUCTION,
+    PROBES,
+    Server,
+    append_settings,
+    collect_static,
+    free_port,
+    require,
+    run,
+    run_probe,
+)
 from services import Redis, Service
 
 GREETING = '{"type": "connection_established", "max_size": 65536, "crowd": 5}'
@@ -779,7 +789,7 @@ def test_staging_behind_nginx(copy, certificates):
     env = LOCAL_PRODUCTION | {"DJANGO_HTTPS": "true"}
     trusting = env | {"DJANGO_TRUST_PROXY": "true"}
 
-    run(copy, "manage.py", "collectstatic", "--no-input", env=env)
+    collect_static(copy, env)
 
     def without(*names):
         return {name: value for name, value in PASSED_ON.items() if name not in names}

@@ -19,7 +19,17 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from clients import log_in_all, open_client, open_stuck_reader
-from servers import LOCAL_PRODUCTION, PROBES, WINDOWS, Server, append_settings, run, slug_of, wait_until
+from servers import (
+    LOCAL_PRODUCTION,
+    PROBES,
+    WINDOWS,
+    Server,
+    append_settings,
+    collect_static,
+    run,
+    slug_of,
+    wait_until,
+)
 from websockets.exceptions import ConnectionClosed
 
 if WINDOWS:
@@ -48,7 +58,7 @@ def site(bake, tmp_path_factory):
     with (project / slug_of(project) / "urls.py").open("a", encoding="utf-8") as urls:
         urls.write(WAITING)
     run(project, "manage.py", "migrate")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return SimpleNamespace(
         project=project, cookies=log_in_all(project, ["honest", "mallory", "eve"], LOCAL_PRODUCTION)
     )
@@ -60,6 +70,11 @@ def server(site):
         yield server
         # Whatever a client does is worth a line at most.
         assert "Traceback" not in server.log
+
+
+def kinds(*names, long=()):
+    """Return the parametrization by kinds of attack; each takes 7 s, and those of `long` are like another one."""
+    return pytest.mark.parametrize("kind", [*names, *(pytest.param(name, marks=pytest.mark.long) for name in long)])
 
 
 def cookie(site, name):
@@ -146,7 +161,7 @@ def withstand(server, site, kind, cookie=""):
     pytest.fail(f"95 of 100 pings of an honest client took up to {slow} seconds")
 
 
-@pytest.mark.parametrize("kind", ["headers", "header", "path", "trailers", "pipelined"])
+@kinds("headers", long=["header", "path", "trailers", "pipelined"])
 def test_requests_without_an_end(server, site, kind):
     """They would be 500 MB in a few seconds, and a path would be copied with each part of it."""
     for result, honest in withstand(server, site, kind):
@@ -154,7 +169,7 @@ def test_requests_without_an_end(server, site, kind):
         assert honest.grown < 20 * MEGABYTE
 
 
-@pytest.mark.parametrize("kind", ["pages", "pages-given-up"])
+@kinds("pages", long=["pages-given-up"])
 def test_pages_without_end(server, site, kind):
     """Each would have a thread: 300 at a time held up the pings of others for 200 to 400 ms."""
     for result, honest in withstand(server, site, kind):
@@ -179,7 +194,7 @@ def test_what_is_slow_keeps_no_page_waiting(server, request_line):
             assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["cookies", "protocols"])
+@kinds("cookies", long=["protocols"])
 def test_handshakes_with_long_lists(server, site, kind):
     """One with 6 MB of either would block the event loop for seconds."""
     for result, honest in withstand(server, site, kind):
@@ -278,7 +293,11 @@ def test_more_sockets_than_the_limit_of_a_shell(site, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [("nested-64", "4429"), ("objects-64", "4429"), ("nested-1024", "1009")],
+    [
+        ("nested-64", "4429"),
+        pytest.param("objects-64", "4429", marks=pytest.mark.long),
+        pytest.param("nested-1024", "1009", marks=pytest.mark.long),
+    ],
 )
 def test_nested_brackets(server, site, kind, code):
     """64 KiB are taken until there are too many; 1 MiB are not even read."""
@@ -294,14 +313,14 @@ def test_protocol_pings_of_a_client_that_reads_nothing(server, site):
         assert honest.grown < 20 * MEGABYTE
 
 
-@pytest.mark.parametrize("kind", ["pings", "pongs"])
+@kinds("pings", long=["pongs"])
 def test_control_frames_of_a_client_that_reads(server, site, kind):
     for result, honest in withstand(server, site, kind):
         assert "reset" in result["ends"], result
         assert honest.grown < 20 * MEGABYTE
 
 
-@pytest.mark.parametrize("kind", ["fragments", "empty-fragments", "binary-fragments"])
+@kinds("fragments", long=["empty-fragments", "binary-fragments"])
 def test_fragments(server, site, kind):
     """One byte or none in each: 7 MB on the wire would be 36 MB in memory, and empty ones have no bound of bytes."""
     for result, honest in withstand(server, site, kind):
@@ -316,6 +335,7 @@ def test_200_sockets_of_a_user_at_full_rate(server, site):
         assert honest.grown < 60 * MEGABYTE
 
 
+@pytest.mark.long
 def test_200_sockets_of_an_address_at_full_rate(server, site):
     """Nobody is logged in, and each message goes to all of them: their broadcasts have one turn at a time."""
     for result, honest in withstand(server, site, "sockets-200"):
@@ -382,6 +402,7 @@ def test_stuck_readers_are_gone_within_10_seconds(site, tmp_path):
             reader.close()
 
 
+@pytest.mark.long
 def test_300_health_checks_at_a_time(server, site):
     """They ask the services once a second, not 300 times: no check opens a connection that the pages need."""
     # In a process of its own: in this one it would hold up the honest client itself.

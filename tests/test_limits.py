@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from clients import open_client
-from servers import LOCAL_PRODUCTION, PROBES, Server, append_settings, run, wait_until
+from servers import LOCAL_PRODUCTION, PROBES, Server, append_settings, collect_static, wait_until
 from services import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 def collected(project, tmp_path_factory):
     """A copy of the project with its static files collected."""
     copy = shutil.copytree(project, tmp_path_factory.mktemp("limits") / "project")
-    run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(copy)
     return copy
 
 
@@ -182,7 +182,7 @@ def test_a_flood_without_a_limit(with_settings):
 def probes(with_probe):
     """A project with the consumers of bursts.py, which has a line in the log each second."""
     project = with_probe("bursts.py")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 

@@ -10,7 +10,7 @@ import socket
 import httpx
 import pytest
 from clients import log_in_all, open_client
-from servers import LOCAL_PRODUCTION, Server, run, wait_until
+from servers import LOCAL_PRODUCTION, Server, collect_static, run, wait_until
 from websockets.exceptions import WebSocketException
 
 METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
@@ -264,17 +264,17 @@ def provoke(server, project, starter, env):
 @pytest.mark.parametrize(
     ("starter", "kind", "env"),
     [
-        ("minimal", "production", {"DJANGO_TRUST_PROXY": "true"}),
+        pytest.param("minimal", "production", {"DJANGO_TRUST_PROXY": "true"}, marks=pytest.mark.long),
         ("minimal", "daphne", {}),
         ("chat", "production", {}),
-        ("chat", "runserver", None),
+        pytest.param("chat", "runserver", None, marks=pytest.mark.long),
     ],
 )
 def test_no_sign_of_a_client_reaches_the_log(bake, tmp_path, starter, kind, env):
     project = shutil.copytree(bake(starter=starter), tmp_path / "project")
     env = {"DJANGO_DEBUG": "true"} if env is None else LOCAL_PRODUCTION | env
     run(project, "manage.py", "migrate", env=env)
-    run(project, "manage.py", "collectstatic", "--no-input", env=env)
+    collect_static(project, env)
     with Server(project, kind, env=env) as server:
         provoke(server, project, starter, env)
         with open_client(server, path="ws/last/", greeting=False) as client, contextlib.suppress(WebSocketException):

@@ -14,6 +14,7 @@ from servers import (
     Process,
     Server,
     clean_environ,
+    collect_static,
     python_of,
     run,
     run_probe,
@@ -29,7 +30,7 @@ def site(with_probe):
     project = with_probe("notifying.py")
     with (project / "chat" / "urls.py").open("a", encoding="utf-8") as urls:
         urls.write("\nfrom .probes import urlpatterns as probes\n\nurlpatterns += probes\n")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 
@@ -213,7 +214,7 @@ class Celery(Process):
 def with_celery(with_probe):
     project = with_probe("celery_tasks.py")
     with_packages(project, "celery[redis]")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import pytest
 from clients import log_in_all, open_client, receive_first
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static, run
 from services import Postgres
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -27,7 +27,7 @@ OUTAGE = 5  # seconds
 @pytest.fixture(scope="module")
 def probes(with_probe):
     project = with_probe("outages.py")
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     return project
 
 

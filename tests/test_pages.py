@@ -7,7 +7,7 @@ import httpx
 import npm
 import pytest
 from browser import expect, fits, messages, open_browser, send, visits
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static, run
 
 PASSWORD = "a horse, a staple"
 FILL = f"""
@@ -70,7 +70,7 @@ def chat(bake, tmp_path_factory):
     project = shutil.copytree(bake(starter="chat"), tmp_path_factory.mktemp("pages") / "project")
     run(project, "manage.py", "migrate")
     run(project, "manage.py", "shell", "--no-imports", "-c", FILL)
-    run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(project)
     with Server(project, "production", env=LOCAL_PRODUCTION | {"EMAIL_URL": "memorymail://"}) as server:
         yield server
 
@@ -96,7 +96,7 @@ def minimal(project, tmp_path_factory):
     copy = shutil.copytree(project, tmp_path_factory.mktemp("minimal") / "project")
     with (copy / "my_realtime_site" / "urls.py").open("a", encoding="utf-8") as urls:
         urls.write(FAULTY_PAGES)
-    run(copy, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(copy)
     with Server(copy, "production", env=LOCAL_PRODUCTION) as server:
         yield server
 

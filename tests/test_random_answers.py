@@ -31,9 +31,14 @@ from cookiecutter.utils import work_in
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from servers import REPOSITORY, clean_environ, python_of
-from test_answers import RESERVED, contents, is_slug
+from test_answers import BAD_ANSWERS, RESERVED, contents, is_slug
 
 EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "200" if os.environ.get("REQUIRE_ALL") == "1" else "100"))
+
+
+def bad_answers(question):
+    return [answer for (option, _), answers in BAD_ANSWERS.items() if option == question for answer in answers]
+
 
 # What failed once, or nearly did.
 KEPT = [
@@ -50,6 +55,9 @@ KEPT = [
     {"project_name": "Ω" * 301, "project_slug": None},
     {"project_name": "x", "project_slug": "a/../.."},
     {"project_name": "x", "project_slug": "x" * 51},
+    # Those that test_answers.py types on the command line.
+    *({"project_name": answer, "project_slug": None} for answer in bad_answers("project_name")),
+    *({"project_name": "x", "project_slug": answer} for answer in bad_answers("project_slug")),
 ]
 
 pieces = st.sampled_from(

@@ -8,7 +8,7 @@ import uuid
 import httpx
 import pytest
 from clients import log_in_all, open_client
-from servers import LOCAL_PRODUCTION, Server, run
+from servers import LOCAL_PRODUCTION, Server, collect_static, run
 from services import Postgres
 
 MAKE_ADMIN = """
@@ -75,7 +75,7 @@ def site(bake, request, tmp_path_factory):
     else:
         env["DATABASE_URL"] = f"sqlite:///{tmp_path_factory.mktemp('rooms') / 'db.sqlite3'}"
     run(project, "manage.py", "migrate", env=env)
-    run(project, "manage.py", "collectstatic", "--no-input", env=env)
+    collect_static(project, env)
     cookies = log_in_all(project, ["ada"], env)
     run(project, "manage.py", "shell", "--no-imports", "-c", MAKE_ADMIN, env=env)
     with Server(project, "production", env=env) as server:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, append_settings, run
+from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run
 from services import Redis
 from websockets.exceptions import ConnectionClosed
 
@@ -203,7 +203,7 @@ def test_a_bad_ticket_is_4401_in_every_process(servers, way):
 
 def test_a_new_secret_key_keeps_sessions_and_users(site):
     old, new = (LOCAL_PRODUCTION["DJANGO_SECRET_KEY"] + number for number in "12")
-    run(site, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+    collect_static(site)
     with Server(site, "production", LOCAL_PRODUCTION | {"DJANGO_SECRET_KEY": old}) as server:
         browser = log_in(server)
     rotated = LOCAL_PRODUCTION | {"DJANGO_SECRET_KEY": new, "DJANGO_SECRET_KEY_FALLBACKS": old}

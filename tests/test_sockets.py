@@ -9,7 +9,7 @@ import httpx
 import pytest
 from clients import is_greeting, open_client
 from combinations import MINIMAL
-from servers import LOCAL_PRODUCTION, SERVERS, Server, run, wait_until
+from servers import LOCAL_PRODUCTION, SERVERS, Server, collect_static, run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -66,7 +66,7 @@ def server(request, bake):
     project = bake(**combination)
     run(project, "manage.py", "migrate")
     if SERVERS[kind] is LOCAL_PRODUCTION:
-        run(project, "manage.py", "collectstatic", "--no-input", env=LOCAL_PRODUCTION)
+        collect_static(project)
     with Server(project, kind, env=SERVERS[kind]) as server:
         yield server
         # Nothing that a client may do is worth a traceback; uvicorn alone writes one for bytes that are not UTF-8.
