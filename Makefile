@@ -39,7 +39,7 @@ demo: $(READY)
 	{ trap : INT; "$$uv" run --quiet manage.py runserver $(PORT); }
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(READY)
 	@$(BIN)/python tests/mutants.py $(ARGS)

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -8,6 +9,24 @@ from services import Redis
 
 # These run inside a baked project.
 collect_ignore = ["on_bake", "probes"]
+
+
+# These go first, since a worker that begins one of them at the end works alone.
+LONGEST = """
+    test_browser_chat.py test_docker.py test_updates.py test_random_answers.py test_realtime.py test_hostile.py
+    test_existing_project.py test_startconsumer.py test_project.py test_answers.py test_handshake.py test_start.py
+    test_chat.py test_deploy.py test_browser.py test_recipes.py test_pythons.py
+"""
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_xdist_auto_num_workers():
+    """Many tests wait for a server or a browser more than they compute."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 1)
 
 
 def pytest_report_header(config):
