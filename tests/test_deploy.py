@@ -908,6 +908,14 @@ def test_a_platform_like_heroku(served, env, tmp_path):
             assert server.log.count("Started server process") == 2
 
 
+async def ping_over_tls(server, context):
+    """In one thread: open_client() reads and writes in two, and one TLS connection in some hundred breaks by that."""
+    async with connect(server.socket_url, ssl=context, origin=server.url.rstrip("/"), open_timeout=20) as client:
+        assert GREETING.items() <= (await receive_first(client)).items()
+        await client.send('{"type": "ping"}')
+        assert json.loads(await client.recv())["type"] == "pong"
+
+
 @real
 def test_tls(served, env, tmp_path):
     """The block of the file, uncommented: plain HTTP is redirected, pages speak HTTP/2, sockets are wss."""
@@ -937,8 +945,7 @@ def test_tls(served, env, tmp_path):
         page = httpx.get(secure.url, verify=trusting)
         assert page.status_code == 200
         assert "max-age" in page.headers["Strict-Transport-Security"]
-        with open_client(secure, ssl=trusting) as client:
-            client.ping()
+        asyncio.run(ping_over_tls(secure, trusting))
 
         trusting.set_alpn_protocols(["h2", "http/1.1"])
         with trusting.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1") as tls:

@@ -1,7 +1,8 @@
 """
 Hostile clients against a production server, one attack each, and beside it an honest client whose pings are measured.
 
-The figures are printed. A machine that is busy with something else gets three attempts, and is compared with itself.
+The figures are printed. On a machine that is busy with something else pings take long, too: what counts then is how
+long the server itself computed while they waited.
 """
 
 import json
@@ -81,16 +82,21 @@ def cookie(site, name):
     return {"additional_headers": {"Cookie": site.cookies[name]}}
 
 
+def p95(times):
+    return statistics.quantiles(times, n=20)[-1]
+
+
 class Honest:
     """
     A client that pings within the limit, as a context manager.
 
-    pings: in seconds. grown: the server's memory, in bytes. threads: its most.
+    pings: in seconds; computed: how much of each the server had a processor. grown: the server's memory, in bytes.
+    threads: its most.
     """
 
     def __init__(self, server, site):
         self.server, self.cookie = server, cookie(site, "honest")
-        self.pings, self.grown, self.threads = [], 0, 0
+        self.pings, self.computed, self.grown, self.threads = [], [], 0, 0
 
     def __enter__(self):
         self.stack = ExitStack()
@@ -105,11 +111,12 @@ class Honest:
     def run(self):
         # 16 a second.
         while not self.stopped.wait(0.06):
-            started = time.perf_counter()
+            started, computed = time.perf_counter(), self.server.computed
             self.client.send({"type": "ping"})
             while self.client.receive(timeout=30)["type"] != "pong":
                 pass
             self.pings.append(time.perf_counter() - started)
+            self.computed.append(self.server.computed - computed)
             self.grown = max(self.grown, self.server.memory - self.before)
             self.threads = max(self.threads, len([*Path(f"/proc/{self.server.process.pid}/task").iterdir()]))
 
@@ -119,13 +126,15 @@ class Honest:
         self.stack.close()
 
     @property
-    def p95(self):
-        return statistics.quantiles(self.pings, n=20)[-1]
+    def is_unharmed(self):
+        """Whether 95 of 100 pings took less than 100 ms, or less than that of the server's own time."""
+        return min(p95(self.pings), p95(self.computed)) < 0.1
 
     def __str__(self):
         return (
             f"honest pings: {len(self.pings)}, p50 {statistics.median(self.pings) * 1000:.0f} ms,"
-            f" p95 {self.p95 * 1000:.0f} ms; memory {self.grown / MEGABYTE:+.1f} MB, {self.threads} threads"
+            f" p95 {p95(self.pings) * 1000:.0f} ms, {p95(self.computed) * 1000:.0f} ms computed;"
+            f" memory {self.grown / MEGABYTE:+.1f} MB, {self.threads} threads"
         )
 
 
@@ -135,19 +144,8 @@ def attack(server, kind, cookie=""):
     return json.loads(subprocess.check_output(command, timeout=SECONDS * 10))
 
 
-def is_unharmed(server, site, honest):
-    """Tell whether 95 of 100 of the pings took less than 100 ms, or than 100 ms more than those without an attack."""
-    if honest.p95 < 0.1:
-        return True
-    with Honest(server, site) as calm:
-        time.sleep(SECONDS)
-    print(f"without an attack: {calm}")
-    return honest.p95 - calm.p95 < 0.1
-
-
 def withstand(server, site, kind, cookie=""):
     """Yield what became of an attack and the honest client, until that is unharmed, three times at most."""
-    slow = []
     for _ in range(3):
         with Honest(server, site) as honest:
             result = attack(server, kind, cookie)
@@ -155,10 +153,9 @@ def withstand(server, site, kind, cookie=""):
             time.sleep(0.5)
         print(f"{kind}: {result}; {honest}")
         yield result, honest
-        if is_unharmed(server, site, honest):
+        if honest.is_unharmed:
             return
-        slow.append(honest.p95)
-    pytest.fail(f"95 of 100 pings of an honest client took up to {slow} seconds")
+    pytest.fail(f"an honest client was held up: {honest}")
 
 
 @kinds("headers", long=["header", "path", "trailers", "pipelined"])
