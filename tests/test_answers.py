@@ -133,6 +133,17 @@ def output_dir(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items(), ids=range(len(GOOD_NAMES)))
+def test_slug_of_any_name(name, slug):
+    assert render("project_slug", project_name=name) == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        pytest.param(name, slug, id=f"{number}", marks=[pytest.mark.long] * (number % 3 > 0))
+        for number, (name, slug) in enumerate(GOOD_NAMES.items())
+    ],
+)
 def test_any_name_works(cookies, name, slug):
     result = cookies.bake(extra_context={"project_name": name})
     assert result.exception is None

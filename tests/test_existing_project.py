@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 PAGE = REPOSITORY / "docs" / "existing-project.md"
 TUTORIAL = PROBES / "tutorial.txt"
 LONG_SUPPORTED = "django>=5.2,<5.3"
-DJANGOS = [pytest.param(LONG_SUPPORTED, marks=pytest.mark.long), "django"]
+DJANGOS = [pytest.param(django, marks=pytest.mark.long) for django in (LONG_SUPPORTED, "django")]
 
 browser = pytest.fixture(open_browser, scope="module")
 visit = pytest.fixture(visits)

@@ -73,6 +73,14 @@ def server(site):
         assert "Traceback" not in server.log
 
 
+@pytest.fixture(scope="module")
+def calm(site):
+    """One server for what needs none of its own."""
+    with Server(site.project, "production", env=LOCAL_PRODUCTION) as server:
+        yield server
+        assert "Traceback" not in server.log
+
+
 def kinds(*names, long=()):
     """Return the parametrization by kinds of attack; each takes 7 s, and those of `long` are like another one."""
     return pytest.mark.parametrize("kind", [*names, *(pytest.param(name, marks=pytest.mark.long) for name in long)])
@@ -201,23 +209,23 @@ def test_handshakes_with_long_lists(server, site, kind):
 
 @pytest.mark.parametrize(("name", "sign"), [("Cookie", ";"), ("Sec-WebSocket-Protocol", ",")])
 @pytest.mark.parametrize(("count", "status"), [(900, 101), (1100, 400)])
-def test_lists_of_a_handshake_have_a_thousand_items(server, name, sign, count, status):
+def test_lists_of_a_handshake_have_a_thousand_items(calm, name, sign, count, status):
     """What fits into a header of 64 KiB would be tens of thousands."""
     items = sign.join(f"a{number}=" if sign == ";" else f"a{number}" for number in range(count))
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+    with socket.create_connection(("127.0.0.1", calm.port)) as client:
         client.settimeout(10)
         client.sendall(
-            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nOrigin: {server.url.rstrip('/')}\r\nSec-WebSocket-Version: 13\r\n"
+            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{calm.port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nOrigin: {calm.url.rstrip('/')}\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{name}: {items}\r\n\r\n".encode()
         )
         assert client.recv(2**16).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked", "X: 1\r\n" * 130 + "X: 1"])
-def test_handshakes_that_cannot_be_read_are_answered(server, header):
+def test_handshakes_that_cannot_be_read_are_answered(calm, header):
     """Their connections would stay open for ever."""
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+    with socket.create_connection(("127.0.0.1", calm.port)) as client:
         client.settimeout(10)
         client.sendall(
             f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -247,19 +255,19 @@ def test_bodies_that_cannot_be_read_are_worth_one_line(server, kind, content):
 @pytest.mark.parametrize(
     ("path", "cookie"), [("%00", "a=b"), ("?next=%00", "a=b"), ("", 'sessionid="\\000\\000seven"')]
 )
-def test_a_request_with_nul_is_refused(server, path, cookie):
+def test_a_request_with_nul_is_refused(calm, path, cookie):
     """PostgreSQL fails at it: each would be a page with 500, and a traceback."""
-    response = httpx.get(f"{server.url}admin/login/{path}", headers={"Cookie": cookie})
+    response = httpx.get(f"{calm.url}admin/login/{path}", headers={"Cookie": cookie})
 
     assert response.status_code == 400
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_without_an_end_is_cut_off(server, is_chunked):
+def test_a_body_without_an_end_is_cut_off(calm, is_chunked):
     """Django would write it to the disk, until that is full."""
     sent, part = 0, b"x" * 2**16
     length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {2**40}"
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+    with socket.create_connection(("127.0.0.1", calm.port)) as client:
         client.settimeout(10)
         client.sendall(f"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}\r\n\r\n".encode())
         with suppress(OSError):
@@ -268,10 +276,10 @@ def test_a_body_without_an_end_is_cut_off(server, is_chunked):
                 sent += len(part)
     assert sent < 20 * MEGABYTE
 
-    response = httpx.post(f"{server.url}admin/login/", content=b"x" * (MEGABYTE + 1))
+    response = httpx.post(f"{calm.url}admin/login/", content=b"x" * (MEGABYTE + 1))
     assert response.status_code == 413
-    assert httpx.post(f"{server.url}realtime/ticket/", content=b"x" * MEGABYTE).status_code == 403
-    assert "Traceback" not in server.log
+    assert httpx.post(f"{calm.url}realtime/ticket/", content=b"x" * MEGABYTE).status_code == 403
+    assert "Traceback" not in calm.log
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Windows has no such limit")

@@ -166,6 +166,7 @@ def test_a_flood_is_cut_off(server):
         assert seen.grown < 20 * 2**20
 
 
+@pytest.mark.long
 def test_a_flood_without_a_limit(with_settings):
     """uvicorn takes no more than is handled, and the others have their turn between 200,000 frames."""
     project = with_settings("REALTIME_FRAMES_PER_SECOND = None")

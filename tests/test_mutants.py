@@ -52,9 +52,9 @@ test = "on_bake/test_asgi.py::test_what_a_client_sends_is_shown_on_one_line"
         ({"text.isprintable()": "text.is_printable()"}, "    does not apply"),
         ({"realtime/socket.py": "realtime/sockets.py"}, "    0 files"),
         # Nothing can be imported.
-        ({"    if True:": "    if"}, "    pytest ended with "),
+        pytest.param({"    if True:": "    if"}, "    pytest ended with ", marks=pytest.mark.long),
         ({"    if True:": "    if text.nonsense:"}, '    fails with "AttributeError'),
-        ({"shown_on_one_line": "shown_on_two_lines"}, "    no such test"),
+        pytest.param({"shown_on_one_line": "shown_on_two_lines"}, "    no such test", marks=pytest.mark.long),
     ],
     ids=lambda value: None if isinstance(value, dict) else value.strip(),
 )

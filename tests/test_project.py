@@ -320,6 +320,7 @@ class Bell(models.Model):
 
 
 def test_manage_py_test_runs_the_tests(baked):
+    """Of one app: test_own_tests_in_a_fresh_clone runs them all."""
     result = run(baked, "manage.py", "test", "accounts" if (baked / "accounts" / "tests.py").exists() else "chat")
 
     assert re.search(r"\d+ passed in", result.stdout), result.stdout

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from servers import REPOSITORY, clean_environ, python_of
 from test_answers import BAD_ANSWERS, RESERVED, contents, is_slug
 
-EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "200" if os.environ.get("REQUIRE_ALL") == "1" else "100"))
+EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "200" if os.environ.get("REQUIRE_ALL") == "1" else "60"))
 
 
 def bad_answers(question):

@@ -94,6 +94,7 @@ def answers(process, server, log):
 # What coding assistants are told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("starter", ["minimal", pytest.param("chat", marks=pytest.mark.weekly)])
 def test_the_commands_of_agents_md_run_and_change_nothing(bake, shell, tmp_path, starter):
     project = shutil.copytree(bake(starter=starter), tmp_path / "project")

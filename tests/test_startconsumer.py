@@ -350,6 +350,15 @@ call_command("startconsumer", "notes")
 # What an owner has edited
 
 
+def some_of(cases, *quick):
+    """Return the parametrization by `cases`, a dict by name; each runs the command, so that the others are long."""
+    marks = {name: [] if name in quick else [pytest.mark.long] for name in cases}
+    assert {*quick} <= {*cases}
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=name, marks=marks[name]) for name, case in cases.items()]
+    )
+
+
 def lines_added(before, after):
     """Return the lines, str with their ends, that `after` has beside those of `before`, bytes; none may be gone."""
     diff = list(difflib.ndiff(*(text.decode().splitlines(keepends=True) for text in (before, after))))
@@ -433,10 +442,10 @@ STILL_WIRED = {
 }
 
 
-@pytest.mark.parametrize("changes", STILL_WIRED.values(), ids=STILL_WIRED)
-def test_an_edited_file_is_still_wired(project, changes):
+@some_of(STILL_WIRED, "single quotes", "lines of their own", "no chat")
+def test_an_edited_file_is_still_wired(project, case):
     """And it keeps the line ends and the mark at its beginning that editors on Windows write."""
-    edits, added = changes
+    edits, added = case
     for name, replacements in edits.items():
         change(project, name, *replacements)
     for name in ADDED:
@@ -531,9 +540,9 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("edits", NOT_WIRED.values(), ids=NOT_WIRED)
-def test_a_file_that_is_changed_too_far_is_left_to_its_owner(project, edits):
-    ((changed, replacements),) = edits.items()
+@some_of(NOT_WIRED, "no comma", "no unknown_path", "names of names", "a sum of patterns")
+def test_a_file_that_is_changed_too_far_is_left_to_its_owner(project, case):
+    ((changed, replacements),) = case.items()
     change(project, changed, *replacements)
     before = contents(project)
 
@@ -580,8 +589,9 @@ OTHER_BASES = {
 }
 
 
-@pytest.mark.parametrize(("templates", "stands_alone"), OTHER_BASES.values(), ids=OTHER_BASES)
-def test_the_page_stands_alone_where_no_base_has_its_blocks(project, templates, stands_alone):
+@some_of(OTHER_BASES, "none", "a layout")
+def test_the_page_stands_alone_where_no_base_has_its_blocks(project, case):
+    templates, stands_alone = case
     (project / "templates" / "base.html").unlink()
     for name, text in templates.items():
         (project / "templates" / name).write_text(text)

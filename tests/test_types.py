@@ -8,7 +8,8 @@ import pytest
 from servers import REPOSITORY, python_of
 
 
-@pytest.mark.parametrize("starter", ["minimal", pytest.param("chat", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("starter", ["minimal", "chat"])
 def test_mypy_passes(bake, tmp_path, starter):
     project = shutil.copytree(bake(starter=starter), tmp_path / "project")
     shutil.copy(REPOSITORY / "tests" / "probes" / "typed_use.py", project)

@@ -292,6 +292,7 @@ def test_an_edited_project_follows_the_history(bake, history, tmp_path, starter)
         commit(project)
 
 
+@pytest.mark.long
 def test_an_edited_file_that_is_renamed_keeps_its_edit(bake, source, tmp_path):
     cruft(tmp_path, "create", source, "--no-input")
     project = tmp_path / "my_realtime_site"
