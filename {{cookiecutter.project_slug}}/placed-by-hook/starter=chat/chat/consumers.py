@@ -72,6 +72,8 @@ class ChatConsumer(ListConsumer):
     ]
 
     room = reader = None
+    # The next message that is seen brings the room into the user's list.
+    enters = True
 
     async def connect(self):
         """The handshake. What must be known of the visitor is in self.scope, as in a view's request."""
@@ -122,7 +124,9 @@ class ChatConsumer(ListConsumer):
                 await self.send_history(frame.before)
             case frames.Read():
                 # Nobody has read what they were not sent.
-                process()[Lists].mark(self.room.pk, self.reader.user_id, min(frame.seq, self.reader.seq))
+                seen = min(frame.seq, self.reader.seq)
+                process()[Lists].mark(self.room.pk, self.reader.user_id, seq=seen, enters=self.enters)
+                self.enters = False
             case frames.TakeBack():
                 await self.take_back(frame.seq)
             case frames.Typing():
@@ -151,6 +155,7 @@ class ChatConsumer(ListConsumer):
         except Room.DoesNotExist:
             return await self.close(Close.NOT_FOUND)
         stored = frames.StoredMessage.of(message)
+        self.enters = True
         if is_new:
             self.room.feed.tell(message.seq, encode(stored))
             process()[Lists].look()

@@ -45,14 +45,18 @@ FEW = 100
 
 
 @transaction.atomic
-def mark_read(marks):
-    """Store how far users have read. marks: dict of numbers of messages by pairs of the primary keys of room and user."""
+def mark_read(marks, entered=None):
+    """
+    Store how far users have read. marks: dict of numbers of messages by pairs of the primary keys of room and user.
+
+    entered: the pairs whose room comes into the user's list, if it is not there; all of them unless given.
+    """
     now = timezone.now()
     rooms, users = {room_id for room_id, _ in marks}, {user_id for _, user_id in marks}
     # Locked, so that what is counted below has all messages that store_message() has counted, and in one order.
     stored = Reading.objects.select_for_update().filter(room__in=rooms, user__in=users).order_by("pk")
     stored = {(room_id, user_id): seq for room_id, user_id, seq in stored.values_list("room", "user", "read_seq")}
-    if missing := marks.keys() - stored.keys():
+    if missing := (marks.keys() if entered is None else entered) - stored.keys():
         rooms = set(Room.objects.filter(pk__in={room_id for room_id, _ in missing}).values_list("pk", flat=True))
         users = {user_id for _, user_id in missing}
         users = set(get_user_model().objects.filter(pk__in=users).values_list("pk", flat=True))
@@ -107,6 +111,7 @@ class Lists:
         self._consumers = defaultdict(set)  # By the primary key of their user.
         self._arrived = {}
         self._marks = {}
+        self._entered = set()
         self._told = {}
         self._polled_at = None
         self._sent = 0
@@ -126,8 +131,14 @@ class Lists:
         if not self._consumers[user_id]:
             del self._consumers[user_id]
 
-    def mark(self, room_id, user_id, seq):
-        """Store soon that a user has read a room up to the number `seq`."""
+    def mark(self, room_id, user_id, seq, enters):
+        """
+        Store soon that a user has read a room up to the number `seq`.
+
+        enters: whether the room comes into the user's list. Who has left it meanwhile does not want it back.
+        """
+        if enters:
+            self._entered.add((room_id, user_id))
         self._marks[room_id, user_id] = max(seq, self._marks.get((room_id, user_id), 0))
         self.look()
 
@@ -157,10 +168,13 @@ class Lists:
 
     async def _store_marks(self):
         marks, self._marks = list(self._marks.items()), {}
+        entered, self._entered = self._entered, set()
         for start in range(0, len(marks), BATCH):
             try:
-                await query(mark_read, dict(marks[start : start + BATCH]))
+                batch = dict(marks[start : start + BATCH])
+                await query(mark_read, batch, entered & batch.keys())
             except Unavailable:
+                self._entered |= entered
                 for (room_id, user_id), seq in marks[start:]:
                     self._marks[room_id, user_id] = max(seq, self._marks.get((room_id, user_id), 0))
                 raise

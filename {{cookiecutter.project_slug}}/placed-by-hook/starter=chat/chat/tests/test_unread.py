@@ -213,6 +213,38 @@ async def test_what_is_seen_on_one_page_is_read_on_all(open_list, room, ann, ben
     assert (await Reading.objects.aget()).read_seq == 2
 
 
+async def test_a_page_that_stays_open_brings_back_no_room_that_was_left(open_list, room, ann, ben):
+    """In another tab, or right after this one told what was seen. Who writes in the room has it again."""
+
+    async def enter(user):
+        page = await open_list(user, path="open/")
+        while (await page.receive_json_from()).get("seq") != 2:
+            pass
+        return page
+
+    await sync_to_async(post)(room, ben, ben)
+    page = await enter(ann)
+    await page.send_json_to({"type": "read", "seq": 1})
+    await receive_room(page, 1)
+
+    await Reading.objects.all().adelete()
+    await page.send_json_to({"type": "read", "seq": 2})
+    await page.send_json_to({"type": "ping"})
+    while (await page.receive_json_from())["type"] != "pong":
+        pass
+    # Marks are stored in their order: that of ben after it.
+    other = await enter(ben)
+    await other.send_json_to({"type": "read", "seq": 2})
+    await receive_room(other, 0)
+    assert [reading.user_id async for reading in Reading.objects.all()] == [ben.pk]
+
+    await page.send_json_to({"type": "message", "text": "I am back"})
+    while (await page.receive_json_from()).get("seq") != 3:
+        pass
+    await page.send_json_to({"type": "read", "seq": 3})
+    await receive_room(page, 0)
+
+
 @pytest.mark.parametrize("minutes", [1, 60])
 async def test_a_page_that_comes_back_is_told_what_it_has_missed(open_list, room, ann, ben, minutes):
     await sync_to_async(read)(room, ann, 0)
