@@ -1011,6 +1011,18 @@ def test_a_room_that_is_read_elsewhere_stays_where_it_is(enter, visit, server, t
     expect(page.locator("#list li").first).to_contain_text(name_of(quiet))
 
 
+def test_the_room_that_is_open_is_marked_also_after_a_search(enter, two_rooms):
+    page = enter("ada", two_rooms[0])
+    current = page.locator("#list [aria-current]")
+    field = page.get_by_label("Find a room by its name")
+
+    field.fill(name_of(two_rooms[1]))
+    expect(current).to_have_count(0)
+    field.fill("")
+
+    expect(current).to_contain_text(name_of(two_rooms[0]))
+
+
 def test_rooms_are_found_by_typing(enter, server):
     page = enter("ada", "old")
     rooms = page.locator("#list [data-slug]")
@@ -1140,15 +1152,29 @@ def test_somebody_is_blocked(enter, server, room):
     page.get_by_role("button", name="Block").click()
     expect_state(page, CONNECTED)
     expect(texts(page)).to_be_hidden()
+    page.evaluate("""() => {
+      window.typed = "";
+      new MutationObserver(() => (typed += typing.textContent)).observe(typing, { childList: true });
+    }""")
+    last = link_to(page, name_of(room)).locator(".text")
+    expect(last).to_have_text("You have blocked this person.")
+    box(other).press_sequentially("more")
     send(other, "more")
     expect(messages(page)).to_have_count(2)
     expect(page.get_by_text("more", exact=True)).to_be_hidden()
+    send(page, "mine")
+    expect(last).to_have_text("mine")
+    box(other).press_sequentially("still")
+    send(other, "still more")
+    expect(messages(page)).to_have_count(4)
+    expect(last).to_have_text("You have blocked this person.")
+    assert "mallory" not in page.evaluate("typed")
     page.get_by_role("button", name="Show the message").first.click()
     expect(texts(page).first).to_be_visible()
 
     page.goto(f"{server.url}rooms/{room}/people/mallory/")
     page.get_by_role("button", name="Do not block any more").click()
-    expect(texts(page)).to_have_text(["rude", "more"])
+    expect(texts(page)).to_have_text(["rude", "more", "mine", "still more"])
     expect(texts(page).last).to_be_visible()
 
 

@@ -39,6 +39,7 @@ def list_context(request, wanted=""):
     rooms.object_list = with_last_messages(rooms.object_list)
     return {
         "as_of": as_of,
+        "blocked": [block.blocked.get_username() for block in blocks_of(request.user)],
         "rooms": rooms,
         "wanted": wanted,
         "room_form": RoomForm(request.user),
@@ -85,7 +86,6 @@ def room(request, room):
         "form": form,
         "socket_path": socket_path("socket", room.slug),
         "read_seq": reading.read_seq if reading else None,
-        "blocked": " ".join(block.blocked.get_username() for block in blocks_of(request.user)),
         "max_text_length": settings.CHAT_MAX_TEXT_LENGTH,
     }
     return render(request, "chat/room.html", context)

@@ -90,7 +90,7 @@ async def test_a_ban_ends_the_sockets(open_socket, room, ann):
 def test_who_is_blocked_adds_nobody(browser, client, own_room, ann, ben):
     client.force_login(ben)
     act(client, own_room, ann, "block")
-    assert client.get(own_room.get_absolute_url()).context["blocked"] == "ann"
+    assert client.get(own_room.get_absolute_url()).context["blocked"] == ["ann"]
     Membership.objects.filter(user=ben).delete()
 
     client.force_login(ann)

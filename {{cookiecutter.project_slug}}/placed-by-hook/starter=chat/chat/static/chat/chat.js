@@ -82,7 +82,7 @@ socket.addEventListener("frame", ({ detail: frame }) => {
   else if (frame.type === "history") takeHistory(frame);
   else if (frame.type === "presence") presence.show(frame.users);
   else if (frame.type === "presence_change") presence.change(frame);
-  else if (frame.type === "typing" && frame.user !== user) typing.see(frame.user);
+  else if (frame.type === "typing" && frame.user !== user && !items.isBlocked(frame.user)) typing.see(frame.user);
   else if (frame.type === "taken_back") takeBack(frame);
   else if (frame.type === "room") rooms.take(frame);
   else if (frame.type === "error") showError(frame);

@@ -17,20 +17,25 @@ export class RoomList {
   #blank;
   #field;
   #back;
+  /** The slug of the room that the page shows. */
+  #current;
+  #blocked;
   #changed;
   #timer = 0;
   #search = new AbortController();
 
   /**
-   * @param {Record<string, HTMLElement>} elements  Those of the page by id: list, find, q, new-room, blank-room, back.
+   * @param {Record<string, HTMLElement>} elements  Those of the page by id: list, find, q, new-room, blank-room, back, room.
    * @param {(more: number) => void} changed  Called with the number of messages that are unread since the last call.
    */
-  constructor({ list, find, q, back, "new-room": newRoom, "blank-room": blank }, changed) {
+  constructor({ list, find, q, back, room, "new-room": newRoom, "blank-room": blank }, changed) {
     this.asOf = Number(list.dataset.asOf);
     this.#list = list;
     this.#blank = blank;
     this.#field = q;
     this.#back = back;
+    this.#current = room?.dataset.room;
+    this.#blocked = new Set(list.dataset.blocked.split(" "));
     this.#changed = changed;
     this.#dress();
     const look = () => this.#look(find.action, newRoom);
@@ -57,7 +62,9 @@ export class RoomList {
     const more = unread - Number(item.dataset.unread);
     item.dataset.unread = unread;
     item.querySelector(".sender").textContent = user;
-    item.querySelector(".text").textContent = text || (sentAt && gettext("This message was taken back."));
+    const isBlocked = user && this.#blocked.has(user);
+    const shown = isBlocked ? gettext("You have blocked this person.") : text || gettext("This message was taken back.");
+    item.querySelector(".text").textContent = sentAt && shown;
     // Both in milliseconds: the page's has microseconds.
     if (sentAt && Date.parse(time.dateTime) !== Date.parse(sentAt)) {
       const hadFocus = item.contains(document.activeElement);
@@ -96,7 +103,8 @@ export class RoomList {
       count.hidden = unread === 0;
       count.textContent = unread > 999 ? "999+" : unread;
       count.ariaLabel = ngettext("%s unread message", "%s unread messages", unread);
-      if (!item.querySelector("[aria-current]")) elsewhere += unread;
+      if (item.dataset.slug === this.#current) item.querySelector("a").ariaCurrent = "page";
+      else elsewhere += unread;
     }
     if (!this.#back) return;
     this.#back.hidden = elsewhere === 0;

@@ -51,11 +51,15 @@ export class Items {
     when.textContent = clock.format(date);
     if (!text) return takeBack(item);
     show(item.querySelector("p"), text);
-    if (this.#blocked.has(name)) hide(item);
+    if (this.isBlocked(name)) hide(item);
     const button = item.querySelector(".take-back");
     if (seq && (isOwn || this.#isOwner)) button.addEventListener("click", () => this.#ask(seq));
     else button.remove();
     return item;
+  }
+
+  isBlocked(name) {
+    return this.#blocked.has(name);
   }
 
   #ask(seq) {
