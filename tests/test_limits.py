@@ -124,17 +124,22 @@ def test_the_limits_are_settings(with_settings):
 
 
 def flood(server, count=200_000):
-    """Flood the server, and return what the flood got, what its memory grew by, and the seconds of others' pings."""
-    seen = SimpleNamespace(grown=0, pings=[])
+    """
+    Flood the server, and return what the flood got, what its memory grew by, and the seconds of others' pings.
+
+    computed: those of them in which the server had a processor, which a busy machine leaves as they are.
+    """
+    seen = SimpleNamespace(grown=0, pings=[], computed=[])
     with open_client(server) as client:
         client.ping()
         before = server.memory
         command = [sys.executable, PROBES / "flood.py", str(server.port), str(count)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             while process.poll() is None or len(seen.pings) < 20:
-                started = time.perf_counter()
+                started, computed = time.perf_counter(), server.computed
                 client.ping()
                 seen.pings.append(time.perf_counter() - started)
+                seen.computed.append(server.computed - computed)
                 seen.grown = max(seen.grown, server.memory - before)
                 time.sleep(0.06)  # below the limit
             seen.pongs, seen.code = process.stdout.read().split()
@@ -152,7 +157,7 @@ def floods(server):
     for _ in range(3):
         seen = flood(server)
         yield seen
-        slowest.append(statistics.quantiles(seen.pings, n=20)[-1])
+        slowest.append(min(statistics.quantiles(times, n=20)[-1] for times in (seen.pings, seen.computed)))
         if slowest[-1] < 0.1:
             return
     pytest.fail(f"{slowest} seconds")
@@ -210,11 +215,14 @@ def test_a_line_a_minute_tells_what_sockets_did(probes):
         assert line.startswith("sockets=0 opened=0 frames_in=0 frames_out=0 ")
         with open_client(server) as one, open_client(server) as other:
             wait_until(lambda: total(server, "opened") == 2, "both in the log")
+            report(server, "sockets=2", "frames_in=0", "frames_out=0")
+            greetings = total(server, "frames_out")
             one.send({"type": "message", "text": "hello"})
             for client in (one, other):
                 client.receive()
-            report(server, "sockets=2", "frames_in=1", "frames_out=2")
-            report(server, "sockets=2", "frames_in=0", "frames_out=0")
+            # In one line or in two.
+            wait_until(lambda: total(server, "frames_out") - greetings == 2, "both answers in the log")
+            assert total(server, "frames_in") == 1
         with open_client(server, path="ws/nowhere/", greeting=False) as client, pytest.raises(ConnectionClosed):
             client.receive()
         wait_until(lambda: total(server, "closed_1000") == 2, "both are closed")

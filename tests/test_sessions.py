@@ -157,7 +157,8 @@ def test_a_user_who_is_deactivated_without_a_signal_is_out_after_the_re_check(si
             started = time.monotonic()
 
             assert_out(*sockets)
-            assert time.monotonic() - started < RECHECK + 1
+            # Far below the minute of the default, also on a busy machine.
+            assert time.monotonic() - started < RECHECK + 8
             assert_in(*others)
         finally:
             shell(site, "User.objects.update(is_active=True)")
