@@ -2,13 +2,16 @@
 
 import functools
 import hashlib
+import itertools
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,10 +49,28 @@ def require(condition, reason):
         pytest.skip(reason)
 
 
+def _ports():
+    """
+    Yield ports for ever, those of this worker of a run: another's would be taken between its search and its server.
+
+    They are below those that systems give to clients, from 32768 on, one of which might come in between as well.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(20_000 + worker % 16, 32_000, 16)
+    start = random.randrange(len(ports))
+    yield from itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_of_this_worker = _ports()
+
+
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Return a port of this machine that nobody listens to, and that nobody else is told."""
+    while True:
+        port = next(_of_this_worker)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition, what, timeout=20):
