@@ -210,7 +210,10 @@ describe("links", () => {
     ["https://bank.example@evil.example/ https://user:secret@evil.example/", []],
     ["https://bank.example\\@evil.example/", ["https://bank.example/"]],
     ["https://example.com/\u202egpj.exe https://exa\u200bmple.com https://\u2066a", []],
-    ["https:// http:// https://? https://%", []],
+    ["https:// http:// https://? https://% https:///example.com", []],
+    ["https://bank.example\u2044.evil.example/ https://bank.example\u2215x.example https://bank．evil.example", []],
+    ["看https://example.com/例。再看https://example.org、好", ["https://example.com/%E4%BE%8B", "https://example.org/"]],
+    ["http://[::1]:8000/x https://🦋.example/", ["http://[::1]:8000/x", "https://xn--bt9h.example/"]],
     ['https://example.com/"onmouseover="alert(1)', ["https://example.com/"]],
     ["https://example.com/<script>", ["https://example.com/"]],
   ]) {
@@ -224,6 +227,7 @@ describe("links", () => {
       "https://", "http://", "HTTP:", "javascript:", "//", "example.com", "@", ":", "/", "\\", "?", "#", "%", "%0a",
       " ", "\n", "\t", "\0", "<", ">", '"', "'", "`", "&", "&#106;", "(", ")", "[", "]", ".", ",", "é", "中", "م",
       "🦋", "\u202e", "\u2066", "\u200b", "\u00ad", "\ud83d", "\udc00", "x", "1", "xn--", "data:", "．", "。", "／",
+      "\u2044", "\u2215",
     ];
     let seed = 7;
     const random = (below) => (seed = (seed * 48271) % 2147483647) % below;
@@ -239,6 +243,7 @@ describe("links", () => {
         assert.match(shown, /^https?:\/\//i);
         assert.equal(url.href, href);
         assert.equal(url.username + url.password, "");
+        assert.doesNotMatch(shown.split(/[/?#]/)[2], /[\u2044\u2215．。／@]/u);
         assert.doesNotMatch(shown, /[\s<>"'`\u202a-\u202e\u2066-\u2069\u200b]/u);
         assert.doesNotMatch(href, /[\s<>"]/);
       }

@@ -1,11 +1,16 @@
 /** Finds links in a text that a stranger wrote. Everything else of it stays text. */
 
-/** An address begins with its scheme; "www." alone, or a name with a dot, may be anything. */
-const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\\^{|}]+/giu;
+/**
+ * An address begins with its scheme; "www." alone, or a name with a dot, may be anything. Chinese and Japanese go on
+ * after it without a space.
+ */
+const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\\^{|}、。，！？；：「」『』《》【】]+/giu;
 /** What ends a sentence, or a quotation, does not belong to the address before it. */
 const AFTER = /[.,;:!?…。、)\]»”’]+$/u;
 /** What cannot be seen, or turns the order of letters, can make an address look like another one. */
 const DECEIVING = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Surrogate}]/u;
+/** So can a sign in the host that looks like the slash or the dot that ends it: U+2044, U+2215, U+FF0E. */
+const HOST = /^https?:\/\/(?:\[[\da-f:.]+\]|[\p{L}\p{M}\p{N}\p{Extended_Pictographic}._-]+)(?::\d*)?(?:[/?#]|$)/iu;
 
 /**
  * Takes a text apart: put together, the parts are the text again.
@@ -55,7 +60,7 @@ const count = (text, character) => text.split(character).length - 1;
 
 /** @returns {string | undefined}  The URL, unless it is none, or shows another host than it has. */
 function urlOf(address) {
-  if (DECEIVING.test(address)) return;
+  if (DECEIVING.test(address) || !HOST.test(address)) return;
   try {
     const url = new URL(address);
     if (["http:", "https:"].includes(url.protocol) && url.hostname && !url.username && !url.password) return url.href;
