@@ -1500,10 +1500,22 @@ def test_odd_texts(enter, room):
 
     send(page, "")
     send(page, " \n ")
+    # What is blank, but no space in Unicode.
+    send(page, "\u200b\u2060\ufeff")
     page.evaluate(r"document.getElementById('text').value = 'half \ud83d of a pair, and \0'")
     page.get_by_role("button", name="Send").click()
 
     expect(texts(page)).to_have_text(["half \ufffd of a pair, and \ufffd"])
+
+
+def test_marks_without_end_stay_in_their_bubble(enter, room):
+    page = enter("ada", room)
+    send(page, "above")
+    send(page, "Z" + "\u0301" * 300 + "\u0489" * 300)
+    expect(messages(page)).to_have_count(2)
+
+    assert page.evaluate("scroller.scrollWidth <= scroller.clientWidth")
+    assert page.locator(".bubble").last.evaluate("element => getComputedStyle(element).overflow") == "clip"
 
 
 def test_without_storage(enter, room):

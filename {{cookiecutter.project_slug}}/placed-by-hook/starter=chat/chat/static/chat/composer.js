@@ -3,6 +3,9 @@
 import { join } from "./messages.js";
 import { format, gettext } from "../accounts/texts.js";
 
+/** A text without it would be an empty bubble. */
+const VISIBLE = /[^\s\p{Cc}\p{Cf}]/u;
+
 /** The field, which keeps what is typed as a draft until it is sent. */
 export class Composer {
   #form;
@@ -41,7 +44,7 @@ export class Composer {
     this.#input.focus();
     // Half of a surrogate pair cannot be sent, and NUL cannot be stored.
     const text = this.#input.value.replace(/[\p{Surrogate}\0]/gu, "\uFFFD");
-    if (!text.trim() || !this.#measure()) return;
+    if (!VISIBLE.test(text) || !this.#measure()) return;
     try {
       send(text);
       this.#input.value = this.#kept.draft = "";
