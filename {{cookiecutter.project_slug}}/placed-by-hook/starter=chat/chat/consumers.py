@@ -19,7 +19,7 @@ from realtime.process import process
 from . import frames
 from .feed import Reader
 from .models import IdTaken, Room, find_places, messages_before, post_message, take_back
-from .rooms import Batch, OpenRooms
+from .rooms import OpenRooms, PlaceBatcher
 from .unread import Lists, parse_time
 
 # Messages in a page of history, and at the first visit to a room.
@@ -82,7 +82,7 @@ class ChatConsumer(ListConsumer):
             return await self.close(Close.NOT_LOGGED_IN)
         since = time.monotonic()
         slug = self.scope["url_route"]["kwargs"]["room"]
-        place = (await process()[Batch, find_places].get([(slug, user.pk)])).get((slug, user.pk))
+        place = await process()[PlaceBatcher, find_places].add((slug, user.pk))
         if place is None or not place.may_enter:
             # One answer for both, as on the page: nobody learns which closed rooms there are.
             return await self.close(Close.NOT_FOUND)
@@ -172,6 +172,9 @@ class ChatConsumer(ListConsumer):
     async def send_history(self, before):
         messages = await query(messages_before, self.room.pk, before, PAGE + 1)
         page = [frames.StoredMessage.of(message) for message in messages[-PAGE:]]
-        text = encode(frames.HistoryPage(before=before, more=len(messages) > PAGE, messages=page))
+        await self.answer(encode(frames.HistoryPage(before=before, more=len(messages) > PAGE, messages=page)))
+
+    async def answer(self, text):
+        """Send a frame as JSON that the page has asked for. It counts as frames of the user's own, by its size."""
         self.charge(len(text.encode()))
         await self.send(text)

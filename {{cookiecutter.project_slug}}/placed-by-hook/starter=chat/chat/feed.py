@@ -85,8 +85,7 @@ class Reader:
                     # The page may have asked for others meanwhile.
                     if self.seq == seq:
                         self.seq = seq = number
-                        self.consumer.charge(len(text.encode()))
-                        await self.consumer.send(text)
+                        await self.consumer.answer(text)
                 # If the feed has handed out more than is stored, the database is another one.
                 self.live = self.seq == seq and (seq >= self.feed.seq or (not page and self.feed.seq == handed_out))
         finally:

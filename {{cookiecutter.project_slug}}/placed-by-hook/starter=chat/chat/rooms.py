@@ -13,6 +13,7 @@ from contextlib import suppress
 from django.conf import settings
 
 from realtime import Close
+from realtime.batches import Batcher
 from realtime.database import query
 from realtime.fanout import Broadcast, Subscription
 from realtime.frames import encode
@@ -39,38 +40,16 @@ def room_group(room_id):
     return f"room.{room_id}"
 
 
-class Batch:
-    """
-    Calls a function that uses the database for all who ask at about the same time: one call after the other, each with
-    what has come meanwhile. After a restart thousands come at once.
+class PlaceBatcher(Batcher):
+    """Looks up the Places of all who come at about the same time together: after a restart thousands do."""
 
-    function: takes a list and returns a dict by its items, which need not have all of them.
-    """
+    def __init__(self, look_up):
+        self._look_up = look_up
+        super().__init__(self._look_up_all, BATCH)
 
-    def __init__(self, function):
-        self._function = function
-        self._lock = asyncio.Lock()
-        self._items = set()
-        self._task = None
-
-    async def get(self, items):
-        """Return what the function returns for `items`, and for those of others. Raises Unavailable."""
-        if self._task is None:
-            self._items = set()
-            self._task = asyncio.create_task(self._call(self._items))
-            # Those who wait are told of an error, if there are any left.
-            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        self._items.update(items)
-        return await asyncio.shield(self._task)
-
-    async def _call(self, items):
-        async with self._lock:
-            # Those who ask from now on are for the next call.
-            self._task = None
-            items, found = list(items), {}
-            for start in range(0, len(items), BATCH):
-                found |= await query(self._function, items[start : start + BATCH])
-            return found
+    async def _look_up_all(self, pairs):
+        places = await query(self._look_up, list(set(pairs)))
+        return [places.get(pair) for pair in pairs]
 
 
 class OpenRoom:
@@ -117,8 +96,7 @@ class OpenRoom:
 
     async def check(self, reader):
         """Return the Place of `reader`; or close its socket and return None, if its user may not be here any more."""
-        pair = (self.pk, reader.user_id)
-        place = (await process()[Batch, look_up].get([pair])).get(pair)
+        place = await process()[PlaceBatcher, look_up].add((self.pk, reader.user_id))
         return place if self.keep(reader, place) else None
 
     def keep(self, reader, place):
@@ -255,6 +233,7 @@ class OpenRooms:
 
     async def _check_all(self, room_ids):
         readers = [(room, reader) for room in self._rooms.values() for reader in room.readers]
-        places = await process()[Batch, look_up].get((room.pk, reader.user_id) for room, reader in readers)
-        for room, reader in readers:
-            room.keep(reader, places.get((room.pk, reader.user_id)))
+        places = process()[PlaceBatcher, look_up]
+        found = await asyncio.gather(*[places.add((room.pk, reader.user_id)) for room, reader in readers])
+        for (room, reader), place in zip(readers, found, strict=True):
+            room.keep(reader, place)

@@ -198,16 +198,14 @@ async def test_a_page_that_has_missed_too_many_starts_anew(enter, room, ann, mon
 
 async def test_those_who_come_together_share_queries(room, closed_room, ann, ben, queries):
     await closed_room.members.aadd(ann)
-    batch = rooms.Batch(find_places)
+    batcher = rooms.PlaceBatcher(find_places)
     pairs = [(slug, user.pk) for slug in ("open", "closed", "nowhere") for user in (ann, ben)]
 
     async with queries as counts:
-        places = {}
-        for found in await asyncio.gather(*[batch.get([pair]) for pair in pairs]):
-            places |= found
+        places = await asyncio.gather(*[batcher.add(pair) for pair in pairs])
 
-    assert [places[pair].may_enter for pair in pairs[:4]] == [True, True, True, False]
-    assert len(places) == 4
+    assert [place.may_enter for place in places[:4]] == [True, True, True, False]
+    assert places[4:] == [None, None]
     assert counts == {"chat_room": 1, "chat_membership": 1}
 
 
@@ -547,10 +545,7 @@ async def test_a_long_replay_leaves_turns_to_others(monkeypatch):
         scope = {"user": SimpleNamespace(pk=1)}
         start_task = staticmethod(asyncio.create_task)
 
-        def charge(self, size):
-            pass
-
-        async def send(self, text):
+        async def answer(self, text):
             nonlocal sent
             sent += len(text)
 
@@ -831,15 +826,15 @@ async def test_a_membership_that_ends_as_somebody_enters(enter, closed_room, ann
         Membership.objects.filter(user=ann).delete()
         return places
 
-    async def open_late(batch, items):
-        places = await get(batch, items)
-        if batch._function is read_and_end:
+    async def look_up_late(batcher, pairs):
+        places = await look_up_all(batcher, pairs)
+        if batcher._look_up is read_and_end:
             await heard.wait()
         return places
 
-    get = rooms.Batch.get
+    look_up_all = rooms.PlaceBatcher._look_up_all
     monkeypatch.setattr(rooms.OpenRoom, "handle", lambda room, message: (handle(room, message), heard.set()))
-    monkeypatch.setattr(rooms.Batch, "get", open_late)
+    monkeypatch.setattr(rooms.PlaceBatcher, "_look_up_all", look_up_late)
     monkeypatch.setattr(consumers, "find_places", read_and_end)
 
     assert await (await enter(ann, closed_room)).closed_with() == Close.NOT_ALLOWED
