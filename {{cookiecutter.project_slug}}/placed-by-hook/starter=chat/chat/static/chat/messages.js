@@ -8,6 +8,8 @@ import { gettext } from "../accounts/texts.js";
 const MAX_SHOWN = 2000;
 /** Pixels from the end at which a reader counts as being there. */
 const NEAR = 50;
+/** Milliseconds after which somebody who goes on is named again. */
+const PAUSE = 10 * 60_000;
 
 const language = document.documentElement.lang || undefined;
 const clock = new Intl.DateTimeFormat(language, { timeStyle: "short" });
@@ -67,14 +69,18 @@ export class Items {
   }
 }
 
-/** The first message of a day shows the day, and one that follows its sender's own does not repeat the name. */
+/** The first message of a day shows the day, and one that soon follows its sender's own does not repeat the name. */
 export function join(item) {
   if (!item) return;
-  const { user: name, day } = item.previousElementSibling?.dataset ?? {};
-  item.classList.toggle("new-day", day !== item.dataset.day);
-  const goesOn = day === item.dataset.day && name === item.dataset.user && !item.querySelector(".mark");
+  const before = item.previousElementSibling;
+  const isNewDay = before?.dataset.day !== item.dataset.day;
+  const isSoon = !isNewDay && timeOf(item) - timeOf(before) < PAUSE;
+  const goesOn = isSoon && before.dataset.user === item.dataset.user && !item.querySelector(".mark");
+  item.classList.toggle("new-day", isNewDay);
   item.classList.toggle("goes-on", goesOn);
 }
+
+const timeOf = (item) => Date.parse(item.querySelector("time").dateTime);
 
 /** Somebody has taken the text back. The message stays, since messages are numbered without a gap. */
 function takeBack(item) {
