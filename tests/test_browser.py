@@ -337,6 +337,9 @@ def test_colors(visit, server, scheme, bright):
 
     assert (brightness("backgroundColor") > 200) is bright
     assert (brightness("color") < 60) is bright
+    # The head is no bar of another color.
+    color = page.locator("header").evaluate("element => getComputedStyle(element).backgroundColor")
+    assert color == "rgba(0, 0, 0, 0)"
 
 
 def test_without_javascript(visit, server):

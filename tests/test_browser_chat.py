@@ -261,14 +261,14 @@ class Script:
         return [frame for frame in self.heard if frame["type"] == type]
 
 
-def message(seq, text=None, user="grace", id=None):
+def message(seq, text=None, user="grace", id=None, time="12:00"):
     return {
         "type": "message",
         "seq": seq,
         "id": id or str(uuid.uuid4()),
         "user": user,
         "text": text or f"number {seq}",
-        "sent_at": "2026-11-22T12:00:00Z",
+        "sent_at": f"2026-11-22T{time}:00Z",
     }
 
 
@@ -679,6 +679,10 @@ def test_a_closed_room(enter, visit, server):
     make_room(member, "The board", is_open=False)
     expect_state(member, CONNECTED)
     expect(member.get_by_role("list", name="Members").get_by_role("listitem")).to_have_text(["ada"])
+    # No dot between that and a message which is not there.
+    closed = link_to(member, "The board").get_by_text("members only", exact=True)
+    expect(closed).to_be_visible()
+    assert closed.evaluate("element => getComputedStyle(element, '::after').content") == "none"
 
     path = member.url.removeprefix(server.url)
     assert stranger.request.get(server.url + path).status == 404
@@ -932,10 +936,10 @@ def test_no_line_marks_what_its_reader_sees_come(enter, two_rooms):
 
 def test_the_line_moves_up_to_what_is_unread_in_older_messages(enter, server):
     page = enter("hedy", "old")
-    sql = "UPDATE chat_reading SET read_seq = 70 WHERE user_id = (SELECT id FROM accounts_user WHERE username = 'hedy')"
+    hers = "user_id = (SELECT id FROM accounts_user WHERE username = 'hedy')"
     expect(unread_of(page, "Old")).to_be_hidden()
     page.goto(server.url)
-    execute(server.directory, sql)
+    execute(server.directory, f"UPDATE chat_reading SET read_seq = 70 WHERE {hers}")
     page.goto(f"{server.url}rooms/old/")
     expect(line(page)).to_have_count(1)
 
@@ -961,36 +965,67 @@ def test_what_was_seen_at_the_last_moment_is_read(enter, server, two_rooms):
     expect(entry.locator(".unread")).to_be_hidden()
 
 
+def turn(page, hidden):
+    """Hide the tab of `page`, or show it again."""
+    hide = "Object.defineProperty(document, '{}', {{ configurable: true, value: {} }})"
+    page.evaluate(hide.format("hidden", json.dumps(hidden)))
+    page.evaluate(hide.format("visibilityState", json.dumps("hidden" if hidden else "visible")))
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_the_title_tells_of_what_came_while_the_tab_was_hidden(enter, visit, server, room):
     page, other = enter("ada", room), enter("grace", room)
     send(page, "hello")
     expect(texts(other)).to_have_text(["hello"])
-    hide = "Object.defineProperty(document, '{}', {{ configurable: true, value: {} }})"
-
-    def turn(hidden):
-        page.evaluate(hide.format("hidden", json.dumps(hidden)))
-        page.evaluate(hide.format("visibilityState", json.dumps("hidden" if hidden else "visible")))
-        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-
     # The server knows that it is seen.
     expect(unread_of(page, name_of(room))).to_be_hidden()
-    turn(hidden=True)
+    turn(page, hidden=True)
     for text in ("one", "two"):
         send(other, text)
     expect(page).to_have_title(re.compile(r"^\(2\) Room "))
-    turn(hidden=False)
+    turn(page, hidden=False)
 
     expect(page).to_have_title(re.compile(r"^Room "))
     expect(messages(page).filter(has_text="Unread from here").locator("p")).to_have_text("one")
 
     expect(unread_of(page, name_of(room))).to_be_hidden()
-    turn(hidden=True)
+    turn(page, hidden=True)
     send(other, "three")
     expect(page).to_have_title(re.compile(r"^\(1\) Room "))
     visit(server.url, state=None, context=page.context).get_by_role("button", name="Log out").click()
     expect(page).to_have_title("Logged out")
-    turn(hidden=False)
+    turn(page, hidden=False)
     expect(page).to_have_title("Logged out")
+
+
+def test_the_title_counts_what_is_unread_and_new(enter, room):
+    """Also where a message comes in the same poll as another one's reading, and in a room that was not in the list."""
+    script = Script()
+    page = enter("ada", room, prepare=script)
+
+    def tell(slug, last, unread):
+        state = {"name": name_of(slug), "is_open": True, "user": "grace", "text": "…", "as_of": 1}
+        count = {"last_seq": last, "unread": unread, "sent_at": "2026-11-22T12:00:00Z"}
+        script.say({"type": "room", "slug": slug, **state, **count})
+
+    tell(room, 7, 3)
+    expect(unread_of(page, name_of(room))).to_have_text("3")
+    turn(page, hidden=True)
+    # A phone has read the three, and one has come.
+    tell(room, 8, 1)
+    expect(page).to_have_title(re.compile(r"^\(1\) Room "))
+    tell(room, 10, 3)
+    expect(page).to_have_title(re.compile(r"^\(3\) Room "))
+    # Read on the phone.
+    tell(room, 10, 0)
+    expect(page).to_have_title(re.compile(r"^Room "))
+    # Four are from long ago.
+    tell("unlisted", 90, 5)
+    expect(page).to_have_title(re.compile(r"^\(1\) Room "))
+    tell("unlisted", 92, 7)
+    expect(page).to_have_title(re.compile(r"^\(3\) Room "))
+    turn(page, hidden=False)
+    expect(page).to_have_title(re.compile(r"^Room "))
 
 
 def test_a_room_that_is_read_elsewhere_stays_where_it_is(enter, visit, server, two_rooms):
@@ -1290,14 +1325,22 @@ def test_somebody_who_returns_after_a_month_meets_no_limit(server, sessions):
         assert "error" not in {frame["type"] for frame in read_all(late, MONTH + 20)}
 
 
-def test_who_is_over_a_limit_is_told_what_to_do(enter, room):
-    script = Script()
-    page = enter("ada", room, prepare=script)
+@each_engine_weekly
+def test_who_has_too_many_pages_is_told_what_to_do(enter, visit, server, sessions, room):
+    """Beside the list of rooms, too. Both come by themselves when the others are closed."""
+    with contextlib.ExitStack() as stack:
+        key = next(sessions["hedy"])
+        for _ in range(50):  # REALTIME_SOCKETS_PER_USER
+            come_in(stack, server, key, "month", f"?after={MONTH}")
 
-    script.socket.close(code=4429)
+        pages = [enter("hedy", room, key=key, state="reconnecting…")]
+        pages.append(visit(server.url, state=None, context=pages[0].context))
 
-    expect(notice(page)).to_contain_text("Too many pages of yours are open")
-    expect_state(page, "reconnecting…")
+        for page in pages:
+            expect(notice(page)).to_contain_text("Too many pages of yours are open")
+    expect_state(pages[0], CONNECTED)
+    for page in pages:
+        expect(page.get_by_text("Too many pages of yours")).to_have_count(0)
 
 
 # With a server that says what the test wants
@@ -1476,6 +1519,17 @@ def test_what_is_asked_for_too_often_is_not_done(enter, room):
     script.say({"type": "history", "before": 50, "more": True, "messages": [message(49)]})
     expect(messages(page)).to_have_count(2)
     expect(notice(page)).to_be_empty()
+
+
+def test_who_goes_on_is_not_named_again_but_after_a_pause(enter, room):
+    times = ["12:00", "12:09", "12:20", "12:21"]
+    users = ["grace", "grace", "grace", "mallory"]
+    script = Script(*map(message, range(1, 5), times, users, [None] * 4, times), last_seq=4)
+    page = enter("ada", room, prepare=script)
+
+    expect(texts(page)).to_have_text(times)
+    avatars = messages(page).locator(".avatar").all()
+    assert [avatar.is_visible() for avatar in avatars] == [True, False, True, True]
 
 
 def test_length_is_counted_like_python(enter, room):

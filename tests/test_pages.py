@@ -185,13 +185,17 @@ def test_back_shows_nothing_after_a_logout(enter, chat):
         assert "غرفة" not in page.content()
 
 
-def test_no_label_ends_in_a_colon_and_rules_are_below_the_field(visit, chat):
+def test_the_form_for_a_new_account(visit, chat):
+    """No label ends in a colon, rules are below their field, and the browser knows what belongs into each."""
     page = visit(f"{chat.url}accounts/signup/", state=None)
 
     assert not [label for label in page.locator("label").all_inner_texts() if label.endswith(":")]
     password = page.get_by_label("Password", exact=True)
     rules = page.locator("#" + password.get_attribute("aria-describedby"))
     assert rules.bounding_box()["y"] > password.bounding_box()["y"]
+    fields = page.locator("main input:not([type=hidden])")
+    known = fields.evaluate_all("all => all.map(({ autocomplete }) => autocomplete)")
+    assert known == ["username", "email", "new-password", "new-password"]
 
 
 def violations_of(page):

@@ -129,7 +129,6 @@ STARTER_FILES = {
         "chat/static/chat/people.js",
         "chat/static/chat/rooms.js",
         "chat/static/chat/timeline.js",
-        "chat/static/chat/title.js",
         "chat/templates/chat/item.html",
         "chat/templates/chat/items.html",
         "chat/templates/chat/list.html",

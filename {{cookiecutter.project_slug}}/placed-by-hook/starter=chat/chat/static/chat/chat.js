@@ -8,11 +8,10 @@ import { showLoggedOut } from "../accounts/session.js";
 import { format, gettext } from "../accounts/texts.js";
 import { Close, ReconnectingSocket } from "../realtime/socket.js";
 import { Composer, Waiting } from "./composer.js";
-import { RoomList } from "./list.js";
+import { RoomList, TOO_MANY } from "./list.js";
 import { Items, Messages } from "./messages.js";
 import { Presence, Typing } from "./people.js";
 import { Timeline } from "./timeline.js";
-import { countUnseen } from "./title.js";
 
 /** Milliseconds in which several messages that were seen are told as one. */
 const SEEN = 1_000;
@@ -21,9 +20,6 @@ const WHY_CLOSED = {
   [Close.NOT_ALLOWED]: gettext("You are not a member of this room."),
   [Close.NOT_FOUND]: gettext("There is no such room, or you are not a member of it."),
 };
-const TOO_MANY = gettext(
-  "Too many pages of yours are open, or they have sent too much. Close some; this one tries again by itself.",
-);
 /** By the code of an error frame, whose own message is English and shown for any other code. */
 const WHY_REFUSED = {
   rate_limited: gettext("That was a lot at once. What you wrote is sent in a moment, all by itself."),
@@ -48,7 +44,7 @@ const timeline = new Timeline(view, (frame) => socket.send(frame));
 const presence = new Presence(elements);
 const typing = new Typing(typingLine, (frame) => socket.send(frame));
 const composer = new Composer(elements, Number(maxTextLength), kept, { send, type: () => typing.type() });
-const rooms = new RoomList(elements, countUnseen);
+const rooms = new RoomList(elements);
 let seen = 0; // The number that the server was told last.
 let seeing = 0; // The timer until it may be told again.
 let edits = null; // How often a text was changed or taken back, as far as this page has heard.
@@ -98,6 +94,7 @@ function greet(frame) {
   // While it was away, a message that it shows got another text.
   if (edits !== null && edits !== frame.edits) return startAnew();
   edits = frame.edits;
+  rooms.know(room, frame.last_seq);
   if (!timeline.greet(frame)) startAnew();
 }
 

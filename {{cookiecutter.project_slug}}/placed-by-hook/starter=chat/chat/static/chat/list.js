@@ -5,6 +5,10 @@ import { paint } from "./people.js";
 
 /** Milliseconds without a key after which a name is looked for. */
 const TYPED = 200;
+/** What a page says when the server has closed its socket because of a limit. */
+export const TOO_MANY = gettext(
+  "Too many pages of yours are open, or they have sent too much. Close some; this one tries again by itself.",
+);
 
 const language = document.documentElement.lang || undefined;
 const clock = new Intl.DateTimeFormat(language, { timeStyle: "short" });
@@ -20,15 +24,16 @@ export class RoomList {
   /** The slug of the room that the page shows. */
   #current;
   #blocked;
-  #changed;
+  /** @type {Map<string, {last: number, unread: number, seen: number}>}  By slug; `seen`: the `last` at the last look. */
+  #rooms = new Map();
+  #prefix = ""; // Of the title.
   #timer = 0;
   #search = new AbortController();
 
   /**
    * @param {Record<string, HTMLElement>} elements  Those of the page by id: list, find, q, new-room, blank-room, back, room.
-   * @param {(more: number) => void} changed  Called with the number of messages that are unread since the last call.
    */
-  constructor({ list, find, q, back, room, "new-room": newRoom, "blank-room": blank }, changed) {
+  constructor({ list, find, q, back, room, "new-room": newRoom, "blank-room": blank }) {
     this.asOf = Number(list.dataset.asOf);
     this.#list = list;
     this.#blank = blank;
@@ -36,7 +41,6 @@ export class RoomList {
     this.#back = back;
     this.#current = room?.dataset.room;
     this.#blocked = new Set(list.dataset.blocked.split(" "));
-    this.#changed = changed;
     this.#dress();
     const look = () => this.#look(find.action, newRoom);
     q.addEventListener("input", () => {
@@ -47,19 +51,27 @@ export class RoomList {
       event.preventDefault();
       look();
     });
+    document.addEventListener("visibilitychange", () => this.#turn());
     // Typed before this script came, or kept by the browser on the way back.
     if (q.value !== q.defaultValue) look();
   }
 
+  /** The page shows the room `slug` itself, whose last number is `last`. It may not be in the list yet. */
+  know(slug, last) {
+    if (!this.#rooms.has(slug)) this.#rooms.set(slug, { last, unread: 0, seen: last });
+  }
+
   /** Takes a `room` frame: how a room stands now. */
-  take({ slug, name, is_open: isOpen, unread, user, text, sent_at: sentAt, as_of: asOf }) {
+  take({ slug, name, is_open: isOpen, last_seq: last, unread, user, text, sent_at: sentAt, as_of: asOf }) {
     this.asOf = asOf;
+    // Of one that was not in the list yet, only this message is known to be new.
+    this.#rooms.set(slug, { seen: last - 1, ...this.#rooms.get(slug), last, unread });
+    this.#tellUnseen();
     let item = this.#list.querySelector(`[data-slug="${CSS.escape(slug)}"]`);
     // What is looked for stays on the page; the next look finds the rest.
     if (!item && this.#field.value) return;
     item ??= this.#make(slug, name, isOpen);
     const time = item.querySelector("time");
-    const more = unread - Number(item.dataset.unread);
     item.dataset.unread = unread;
     item.querySelector(".sender").textContent = user;
     const isBlocked = user && this.#blocked.has(user);
@@ -73,7 +85,25 @@ export class RoomList {
       if (hadFocus) item.querySelector("a").focus({ preventScroll: true });
     }
     this.#dress();
-    this.#changed(Math.max(0, more));
+  }
+
+  /** The tab was hidden, or is looked at again. */
+  #turn() {
+    for (const room of this.#rooms.values()) room.seen = room.last;
+    this.#tellUnseen();
+  }
+
+  /**
+   * Tells in the title how many messages have come while the tab was hidden, and are not read elsewhere: so many are
+   * unread in a room, and so many have come, and the unread ones are the last.
+   */
+  #tellUnseen() {
+    let count = 0;
+    for (const { last, unread, seen } of this.#rooms.values()) count += Math.min(unread, Math.max(0, last - seen));
+    // Not the title of the beginning: after a logout it tells nothing any more.
+    const title = document.title.replace(this.#prefix, "");
+    this.#prefix = document.hidden && count ? `(${count}) ` : "";
+    document.title = this.#prefix + title;
   }
 
   #make(slug, name, isOpen) {
@@ -97,6 +127,8 @@ export class RoomList {
       const time = item.querySelector("time");
       const date = new Date(time.dateTime);
       const unread = Number(item.dataset.unread);
+      const last = Number(item.dataset.last);
+      if (!this.#rooms.has(item.dataset.slug)) this.#rooms.set(item.dataset.slug, { last, unread, seen: last });
       const count = item.querySelector(".unread");
       paint(item.querySelector(".avatar"), item.querySelector("b").textContent);
       if (time.dateTime) time.textContent = (calendar.format(date) === today ? clock : calendar).format(date);
