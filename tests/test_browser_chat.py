@@ -1196,7 +1196,7 @@ def test_somebody_is_blocked(enter, server, room):
     box(other).press_sequentially("more")
     send(other, "more")
     expect(messages(page)).to_have_count(2)
-    expect(page.get_by_text("more", exact=True)).to_be_hidden()
+    expect(messages(page).get_by_text("more", exact=True)).to_be_hidden()
     send(page, "mine")
     expect(last).to_have_text("mine")
     box(other).press_sequentially("still")
