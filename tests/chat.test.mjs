@@ -6,7 +6,7 @@ import { beforeEach, describe, test } from "node:test";
 const scripts = process.env.CHAT_SCRIPTS;
 const { Timeline } = await import(`${scripts}/chat/timeline.js`);
 const { split } = await import(`${scripts}/chat/links.js`);
-const { colorOf } = await import(`${scripts}/chat/people.js`);
+const { colorOf, paint } = await import(`${scripts}/chat/people.js`);
 const { Kept, erase, isAnythingKept, onErase, rename } = await import(`${scripts}/accounts/kept.js`);
 
 const message = (seq) => ({ type: "message", seq, id: `id-${seq}`, user: "grace", text: `number ${seq}` });
@@ -342,6 +342,16 @@ describe("what is kept", () => {
     assert.deepEqual([kept.draft, kept.unsent, kept.has("1"), isAnythingKept("ada")], ["", [], false, false]);
     Object.defineProperty(globalThis, "localStorage", { configurable: true, writable: true, value: {} });
   });
+});
+
+test("the initial is what is read as one letter, as a capital", () => {
+  const names = ["ada", "ßa", "ﬀ", "A\u0345\u0345", "é", "e\u0301a", "👩‍👩‍👧‍👦 home", "مريم", "日本", ""];
+  const initials = names.map((name) => {
+    const element = { dataset: {} };
+    paint(element, name);
+    return element.dataset.initial;
+  });
+  assert.deepEqual(initials, ["A", "S", "F", "A", "É", "E\u0301", "👩‍👩‍👧‍👦", "م", "日", "?"]);
 });
 
 test("a name has one of twelve colours, always the same", () => {

@@ -10,9 +10,10 @@ const TELL_TYPING = 3_000;
 
 /** Shows the initial of `name` in `element`, in a colour that this name always has. */
 export function paint(element, name) {
-  const [first] = new Intl.Segmenter(undefined).segment(name);
+  // Of the capitals, since that of a letter may be two: ß.
+  const [first] = new Intl.Segmenter(undefined).segment(name.toLocaleUpperCase());
   // Shown by chat.css: it is no text, and not read out.
-  element.dataset.initial = (first?.segment ?? "?").toLocaleUpperCase();
+  element.dataset.initial = first?.segment ?? "?";
   element.className = `avatar color-${colorOf(name)}`;
 }
 
