@@ -6,6 +6,7 @@ RANDOM_ANSWERS=10000 draws as many instead of two hundred, as the weekly workflo
 
 import ast
 import functools
+import html
 import io
 import json
 import os
@@ -30,9 +31,11 @@ from cookiecutter.main import cookiecutter as bake
 from cookiecutter.utils import work_in
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from servers import REPOSITORY, clean_environ, python_of
 from test_answers import BAD_ANSWERS, RESERVED, contents, is_slug
 
+MARKDOWN = MarkdownIt("commonmark")
 EXAMPLES = int(os.environ.get("RANDOM_ANSWERS", "200" if os.environ.get("REQUIRE_ALL") == "1" else "60"))
 
 
@@ -46,6 +49,7 @@ KEPT = [
     {"project_name": "\\", "project_slug": None},
     {"project_name": "\\N{cases}", "project_slug": None},
     {"project_name": "</title><script>alert(1)</script>", "project_slug": None},
+    {"project_name": r"*a* _b_c_ `d` ![e](f) <g> &copy; \* #", "project_slug": None},
     {"project_name": "{{ 7 * 7 }}", "project_slug": None},
     {"project_name": "{# gone #}", "project_slug": None},
     {"project_name": "\ud800", "project_slug": None},
@@ -275,5 +279,6 @@ def check_files(project, name):
     tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     for path in [*project.glob("*.yaml"), *project.glob(".github/*/*.yml")]:
         yaml.safe_load(path.read_text(encoding="utf-8"))
-    title = (project / "README.md").read_text(encoding="utf-8").splitlines()[0]
-    assert title == f"# {name.replace('<', '&lt;')}"
+    title = (project / "README.md").read_text(encoding="utf-8").split("\n")[0]
+    # A heading has no spaces around it.
+    assert html.unescape(MARKDOWN.render(title)).strip() == f"<h1>{name.strip()}</h1>"
