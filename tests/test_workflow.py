@@ -104,24 +104,27 @@ def test_the_job_with_docker_is_what_is_tested(bake):
 
 
 def test_the_steps_of_this_repository_are_what_is_run_here():
-    """A runner of GitHub is no machine of ours: each line is one that another place has, and runs."""
+    """A runner of GitHub is no machine of ours: each line is one that another place has, and none is missing."""
     makefile, run = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/run"))
-    packages = set(re.findall(r"missing\+=\((\S+)\)", run))
+    services = "nginx postgresql redis-server"
+    assert {*services.split()} <= {*re.findall(r"missing\+=\((\S+)\)", run)}
+    apt = ["sudo apt-get update", f"sudo apt-get install --yes --no-install-recommends {services}"]
     quiet = " --quiet --disable-pip-version-check"
     pip = [f"python{line.replace(quiet, '')}" for line in re.findall(r"\$\(BIN\)/python( -m pip install.*)", makefile)]
     assert len(pip) == 2
     (options,) = re.findall(r"python -m pytest (.*) \$\(ARGS\)", makefile)
     assert re.search(r"(?m)^mutants: ", makefile)
-    known = [*pip, f'python -m pytest {options} -m "not weekly"', "python -m pytest tests/test_random_answers.py"]
-    known += ["sudo apt-get update", ".ci/run", "make mutants"]
+    known = {
+        "test": [apt, [".ci/run"], [*pip, f'python -m pytest {options} -m "not weekly"']],
+        "answers": [[*pip, "python -m pytest tests/test_random_answers.py"]],
+        "mutants": [apt, ["make mutants"]],
+    }
     read_by_tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").glob("test_*.py"))
 
-    for job in ("test", "answers", "mutants"):
+    for job, scripts in known.items():
         steps, _ = steps_of(REPOSITORY, job)
+        assert [step["run"].splitlines() for step in steps] == scripts
         for step in steps:
-            for line in step["run"].splitlines():
-                install, is_install = re.subn(r"^sudo apt-get install --yes --no-install-recommends ", "", line)
-                assert ({*install.split()} <= packages) if is_install else (line in known), line
             for name in step.get("env", {}):
                 assert f'os.environ.get("{name}"' in read_by_tests or f"$({name})" in makefile, name
 
