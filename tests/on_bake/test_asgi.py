@@ -239,7 +239,7 @@ async def test_a_code_reaches_a_client_that_offered_protocols():
 
 
 @pytest.mark.parametrize(("offered", "picked"), [([], None), (["chat", "other"], "chat")])
-async def test_a_protocol_that_was_not_offered_is_not_picked(offered, picked, caplog):
+async def test_a_protocol_that_was_not_offered_is_not_picked(offered, picked, caplog, transactional_db):
     """Browsers fail such a handshake, and daphne breaks it off."""
 
     class Picking(AsyncWebsocketConsumer):
