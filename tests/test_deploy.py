@@ -102,7 +102,7 @@ def test_docker_reads_the_compose_file(bake):
 
 
 def test_services(compose):
-    services = compose["services"]
+    services = dict(compose["services"])
     assert set(services) == {"nginx", "web", "migrate", "postgres", "valkey"}
     assert services["web"]["deploy"]["replicas"] == 2
     # Only nginx can be reached from outside, so that the others may believe its headers.
@@ -116,6 +116,35 @@ def test_services(compose):
     # The command of web's is in the Dockerfile.
     assert [name for name, service in services.items() if "test" not in service["healthcheck"]] == ["web"]
     assert set(compose["volumes"]) == {"postgres"}
+
+
+def test_a_service_that_is_broken_into_can_do_little(compose):
+    for name in ("web", "migrate"):
+        service = compose["services"][name]
+        assert service.get("cap_drop") == ["ALL"]
+        assert service.get("security_opt") == ["no-new-privileges:true"]
+    written = {name for name, service in compose["services"].items() if not service.get("read_only")}
+    assert written == {"postgres"}
+
+
+def test_services_wait_for_each_other(bake, compose):
+    """A first start passes also where they do not, most of the time."""
+    services = compose["services"]
+    waits = {
+        name: {on: how["condition"] for on, how in services[name]["depends_on"].items()}
+        for name in services.keys() - {"postgres", "valkey"}
+    }
+    assert waits == {
+        "nginx": {"web": "service_healthy"},
+        "web": {"migrate": "service_completed_successfully", "valkey": "service_healthy"},
+        "migrate": {"postgres": "service_healthy"},
+    }
+    # By TCP: while PostgreSQL makes its database, it answers on its Unix socket only.
+    assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
+    # Sockets are closed and frames written before the process is killed.
+    server = (bake() / "my_realtime_site" / "__main__.py").read_text(encoding="utf-8")
+    graceful = int(re.search(r"timeout_graceful_shutdown=(\d+)", server)[1])
+    assert int(services["web"]["stop_grace_period"].removesuffix("s")) > graceful
 
 
 def test_secrets_are_asked_for(bake, compose):

@@ -247,4 +247,7 @@ def test_headers(chat):
     page = httpx.get(chat.url + "accounts/login/")
 
     assert "camera=()" in page.headers.get("Permissions-Policy", "")
+    policy = page.headers["Content-Security-Policy"].split("; ")
+    directives = {"default-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"}
+    assert directives | {"connect-src 'self'", "script-src 'self'", "style-src 'self'"} <= {*policy}
     assert httpx.get(chat.url + "favicon.ico").status_code == 204

@@ -247,6 +247,29 @@ def test_the_database_lies_beside_manage_py(project, tmp_path):
     assert name == str(project / "db.sqlite3")
 
 
+def test_sqlite_lets_a_transaction_write_after_it_has_read(project, tmp_path):
+    """Otherwise "database is locked" at once, when another one has written meanwhile."""
+    code = """if True:
+        import threading, django
+        django.setup()
+        from django.contrib.auth.models import Group
+        from django.db import transaction
+        other = threading.Thread(target=Group.objects.create, kwargs={"name": "other"})
+        with transaction.atomic():
+            Group.objects.count()
+            other.start()
+            other.join(0.5)  # It waits for the commit.
+            Group.objects.create(name="ours")
+        other.join()
+        print(Group.objects.count())
+    """
+    copy = shutil.copytree(project, tmp_path / "project")
+
+    said = run(copy, "-c", code, env={"DJANGO_SETTINGS_MODULE": f"{project.name}.settings"}, check=False).stdout
+
+    assert said.splitlines()[-1] == "2", said
+
+
 def test_runserver_refuses_with_debug_off(fresh_clone):
     result = run(fresh_clone, "manage.py", "runserver", "0.0.0.0:0", "--noreload", env=PRODUCTION, check=False)
 

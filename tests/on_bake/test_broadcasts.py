@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+from unittest import mock
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -82,6 +83,16 @@ async def test_notify_sends_on_commit(connect):
 
     await socket.receive_type("committed")
     assert await socket.receive_nothing()
+
+
+def test_what_fails_after_the_commit_does_not_fail_the_caller(transactional_db, monkeypatch, caplog):
+    hand_over = mock.Mock(side_effect=RuntimeError("can't start new thread"))
+    monkeypatch.setattr(broadcasts, "_hand_over", hand_over)
+
+    with transaction.atomic():
+        notify("group", {"type": "news"})
+
+    assert "can't start new thread" in caplog.text
 
 
 @pytest.mark.parametrize(
