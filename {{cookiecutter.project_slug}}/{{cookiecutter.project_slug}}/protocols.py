@@ -226,6 +226,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
 
+    def send(self, message):
+        return self.accept(message) if message["type"] == "websocket.accept" else super().send(message)
+
+    async def accept(self, message):
+        """Send the response with what follows it at once, such as a greeting: in one packet, by one system call."""
+        self.conn.data_to_send = list
+        self.loop.call_soon(self.flush)
+        try:
+            await super().send(message)
+        finally:
+            del self.conn.data_to_send
+
+    def flush(self):
+        if (output := self.conn.data_to_send()) and not self.transport.is_closing():
+            self.transport.write(b"".join(output))
+
     def shutdown(self):
         """Close with 1012, sockets of a large crowd one after the other: all at once they would come back at once."""
         spread = min(MAX_SPREAD, len(self.connections) / CLOSED_PER_SECOND)
