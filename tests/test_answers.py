@@ -229,6 +229,12 @@ def test_message_survives_a_poor_terminal(output_dir):
     assert "project_slug '\\U0001f680' is refused" in result.stderr.splitlines()[0]
 
 
+def test_next_steps_survive_a_poor_terminal(output_dir):
+    result = cookiecutter(output_dir / "聊天", env={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(r"(?m)^    cd .*\\u804a\\u5929", result.stdout)
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
 def test_characters_that_no_command_line_holds(cookies, capfd, name):
     result = cookies.bake(extra_context={"project_name": name})
