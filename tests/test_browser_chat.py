@@ -30,7 +30,7 @@ from browser import (
     waiting,
 )
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, collect_static, run
+from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run
 
 # The frames of a user are counted together, so that the tests of limits have some of their own.
 USERS = ["ada", "grace", "mallory", "hedy", "barbara", "evelyn", "radia"]
@@ -1323,6 +1323,26 @@ def test_somebody_who_returns_after_a_month_meets_no_limit(server, sessions):
         late = come_in(stack, server, key, "month", "?after=1&listed=1")
         assert late.greeting["last_seq"] == -1
         assert "error" not in {frame["type"] for frame in read_all(late, MONTH + 20)}
+
+
+@pytest.mark.long
+def test_a_page_keeps_to_limits_that_are_lower(visit, site, sessions, room, tmp_path):
+    """Without being told it would send 100 frames at once, and be cut off with 4429 for the last of them."""
+    lower = shutil.copytree(site, tmp_path / "lower")
+    append_settings(lower, "REALTIME_FRAMES_PER_SECOND = 40", "REALTIME_FRAME_BURST = 20")
+    with Server(lower, "production", env=LOCAL_PRODUCTION) as server:
+        page = visit(f"{server.url}rooms/{room}/", cookies={"sessionid": next(sessions["ada"])})
+        page.evaluate("""() => {
+          for (let number = 0; number < 60; number += 1) {
+            const box = document.querySelector("#form textarea");
+            box.value = String(number);
+            box.dispatchEvent(new Event("input", { bubbles: true }));
+            document.querySelector("#form").requestSubmit();
+          }
+        }""")
+
+        expect(texts(page)).to_have_text([str(number) for number in range(60)], timeout=30_000)
+        assert "too many frames" not in server.log
 
 
 @each_engine_weekly

@@ -104,9 +104,9 @@ export class Typing {
     this.#tell({ type: "typing" });
   }
 
-  /** What was typed is sent: the next letter is told at once. */
+  /** What was typed is sent: the next letter is told again, a second later at the earliest. */
   stop() {
-    this.#toldAt = -Infinity;
+    this.#toldAt = performance.now() - TELL_TYPING + 1_000;
   }
 
   see(name) {
