@@ -185,13 +185,11 @@ class Process:
         return int(re.search(r"VmRSS:\s+(\d+) kB", status.read_text())[1]) * 1024
 
     @property
-    def computed(self):
-        """How long its threads have had a processor so far, in seconds, of which Linux counts hundredths."""
-        status = Path(f"/proc/{self.process.pid}/stat")
-        require(status.exists(), "only Linux tells the time of a process in /proc")
-        # Behind the name of the program, which may have spaces: utime and stime, the fields 14 and 15 of proc(5).
-        user, system = status.read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    def queued(self):
+        """How long its event loop, and the threads of this process, have waited for a processor so far, in seconds."""
+        return queued(self.process.pid) + sum(
+            map(queued, [int(path.name) for path in Path("/proc/self/task").glob("*")])
+        )
 
     def start(self):
         with self.log_file.open("ab") as log:
@@ -257,6 +255,16 @@ class Server(Process):
         self.command = [*(python or [python_of(project)]), *arguments]
         self.directory = project
         self.log_file = project.parent / f"{kind}-{self.port}.log"
+
+
+def queued(thread):
+    """Return how long the thread of this id, or the main one of a process, has waited for a processor, in seconds."""
+    try:
+        # https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
+        return int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        # It has ended, or this is no Linux.
+        return 0
 
 
 def append_settings(project, *lines):

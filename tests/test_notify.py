@@ -162,17 +162,18 @@ def test_a_frozen_redis_holds_no_request_up(redis, servers):
             started = time.monotonic()
             waits = {}
             for number, path in enumerate(["notify/", "anotify/", "anotify/", "notify/", "anotify/"]):
+                queued = one.queued
                 answer, seconds = get(one, path, text="lost")
-                waits[f"{number + 1}. {path}"] = answer["seconds"]
+                # A busy machine adds to it.
+                waits[f"{number + 1}. {path}"] = answer["seconds"] - (one.queued - queued)
                 assert seconds < 5
             line = r"ERROR realtime\.broadcasts: \d+ messages of notify\(\) are lost: Redis does not answer"
             wait_until(lambda: re.search(line, one.log), "an error in the log", timeout=5)
             print(f"logged after {time.monotonic() - started:.1f} s; the calls took", waits)
             first, *others = (seconds for name, seconds in waits.items() if "anotify" in name)
-            # One that waits takes a second; the machine may add to it.
-            assert first < 3
-            assert max(others) < 0.9
-            assert max(seconds for name, seconds in waits.items() if "anotify" not in name) < 0.9
+            assert first < 1.5
+            assert max(others) < 0.5
+            assert max(seconds for name, seconds in waits.items() if "anotify" not in name) < 0.5
         wait_until(lambda: "The channel layer is back" in one.log, "Redis is back for the sender")
         get(one, "anotify/", text="after")
         get(one, "notify/", text="after")
