@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from unittest import mock
 
 import pytest
@@ -12,6 +12,7 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings as project_settings
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.urls import path, re_path
 from websockets import frames
 from websockets.exceptions import ConnectionClosedError
@@ -302,3 +303,21 @@ def test_it_can_be_called_from_code(db, capsys):
 
     assert end.value.code == 1
     assert "✗ TCP: ConnectionRefusedError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_leaves_no_connection_to_a_database_open(db, fails):
+    """Nobody else closes those of its thread."""
+    used = []
+
+    def look():
+        used.extend(connections.all())
+        for connection in used:
+            connection.ensure_connection()
+        if fails:
+            raise ZeroDivisionError
+
+    with suppress(ZeroDivisionError):
+        asked().within(look)
+
+    assert [connection.connection for connection in used] == [None]

@@ -439,8 +439,7 @@ class Command(BaseCommand):
     # The server
 
     def login(self):
-        if self.given["user"]:
-            return self.within(self.log_in, self.given["user"])
+        return self.within(self.log_in, self.given["user"]) if self.given["user"] else None
 
     def log_in(self, name):
         user, client = get_user_model()._default_manager.get_by_natural_key(name), Client()
@@ -455,7 +454,7 @@ class Command(BaseCommand):
     def within(self, function, *arguments):
         """Return what the function does. Raise a TimeoutError when it takes too long, and leave its thread behind."""
         with ThreadPool(1) as pool:
-            return pool.apply_async(function, arguments).get(self.timeout)
+            return pool.apply_async(and_disconnect, (function, *arguments)).get(self.timeout)
 
     def dial(self):
         return socket.create_connection((self.uri.host, self.uri.port), self.timeout)
@@ -512,10 +511,8 @@ class Command(BaseCommand):
         local = [".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else []
         if host and not validate_host(host, settings.ALLOWED_HOSTS or local):
             return ["host", host]
-        if self.origin == "null":
-            return ["null"]
         if self.origin != self.own_origin:
-            return ["origin", self.origin]
+            return ["null"] if self.origin == "null" else ["origin", self.origin]
         return ["proxy" if is_ours and self.uri.secure and not settings.SECURE_PROXY_SSL_HEADER else "allowed"]
 
     def greeting(self):
@@ -550,10 +547,9 @@ class Command(BaseCommand):
         """Yield what comes within `seconds`, and None after each `step` seconds. Raise ConnectionClosed."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            try:
+            frame = None
+            with suppress(TimeoutError):
                 frame = self.ws.recv(min(left, step))
-            except TimeoutError:
-                frame = None
             yield frame
         # Raises it where the server has closed, and not hung up.
         self.ws.ping()
@@ -598,6 +594,14 @@ def find_routes(application, path="/"):
         before += [] if inner else [route.pattern]
 
 
+def and_disconnect(function, *arguments):
+    """Return what the function does in a thread, whose connections to databases nobody else would close."""
+    try:
+        return function(*arguments)
+    finally:
+        connections.close_all()
+
+
 async def round_trip(layer):
     # Each of its servers, of which a message takes one.
     for index in range(getattr(layer, "ring_size", 0)):
@@ -615,8 +619,7 @@ def unapplied():
         connection.ensure_connection()
     executor = MigrationExecutor(connections["default"])
     executor.loader.check_consistent_history(executor.connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+    return [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
 
 
 def type_of(frame):
