@@ -1003,9 +1003,10 @@ def test_the_title_counts_what_is_unread_and_new(enter, room):
     script = Script()
     page = enter("ada", room, prepare=script)
 
-    def tell(slug, last, unread):
-        state = {"name": name_of(slug), "is_open": True, "user": "grace", "text": "…", "as_of": 1}
-        count = {"last_seq": last, "unread": unread, "sent_at": "2026-11-22T12:00:00Z"}
+    def tell(slug, last, unread, time="12:00"):
+        # As of noon less a second.
+        state = {"name": name_of(slug), "is_open": True, "user": "grace", "text": "…", "as_of": 1795348799000}
+        count = {"last_seq": last, "unread": unread, "sent_at": f"2026-11-22T{time}:00Z"}
         script.say({"type": "room", "slug": slug, **state, **count})
 
     tell(room, 7, 3)
@@ -1016,8 +1017,10 @@ def test_the_title_counts_what_is_unread_and_new(enter, room):
     expect(page).to_have_title(re.compile(r"^\(1\) Room "))
     tell(room, 10, 3)
     expect(page).to_have_title(re.compile(r"^\(3\) Room "))
-    # Read on the phone.
+    # Read on the phone, there and in part of a room that was not in the list.
     tell(room, 10, 0)
+    tell("half-read", 40, 20, "11:59")
+    expect(unread_of(page, "half-read")).to_have_text("20")
     expect(page).to_have_title(re.compile(r"^Room "))
     # Four are from long ago.
     tell("unlisted", 90, 5)

@@ -18,8 +18,10 @@ def test_a_mutant_applies_to_the_template_and_its_test_is_there(name):
     assert mutant.before != mutant.after
 
     file, _, test = mutant.test.partition("::")
-    homes = [REPOSITORY, REPOSITORY / "tests", REPOSITORY / TEMPLATE / "placed-by-hook" / f"starter={mutant.starter}"]
-    (source,) = [home / file for home in homes if (home / file).is_file()]
+    bake = REPOSITORY / TEMPLATE / "placed-by-hook" / f"starter={mutant.starter}"
+    homes = {"tests/": REPOSITORY, "on_bake/": REPOSITORY / "tests"}
+    (home,) = [homes[start] for start in homes if file.startswith(start)] or [bake]
+    source = home / file
     function = re.escape(test.partition("[")[0])
     begin = rf'test\(["`]{function}["`],' if file.endswith(".mjs") else rf"(async )?def {function}\("
     assert re.search(rf"(?m)^ *{begin}", source.read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ export class RoomList {
   /** @type {Map<string, {last: number, unread: number, seen: number}>}  By slug; `seen`: the `last` at the last look. */
   #rooms = new Map();
   #prefix = ""; // Of the title.
+  #lookedAt; // `asOf` at the last look.
   #timer = 0;
   #search = new AbortController();
 
@@ -34,7 +35,7 @@ export class RoomList {
    * @param {Record<string, HTMLElement>} elements  Those of the page by id: list, find, q, new-room, blank-room, back, room.
    */
   constructor({ list, find, q, back, room, "new-room": newRoom, "blank-room": blank }) {
-    this.asOf = Number(list.dataset.asOf);
+    this.asOf = this.#lookedAt = Number(list.dataset.asOf);
     this.#list = list;
     this.#blank = blank;
     this.#field = q;
@@ -64,8 +65,9 @@ export class RoomList {
   /** Takes a `room` frame: how a room stands now. */
   take({ slug, name, is_open: isOpen, last_seq: last, unread, user, text, sent_at: sentAt, as_of: asOf }) {
     this.asOf = asOf;
-    // Of one that was not in the list yet, only this message is known to be new.
-    this.#rooms.set(slug, { seen: last - 1, ...this.#rooms.get(slug), last, unread });
+    // Of one that was not in the list yet, only this message is known to be new, unless it was there at the last look.
+    const seen = Date.parse(sentAt) > this.#lookedAt ? last - 1 : last;
+    this.#rooms.set(slug, { seen, ...this.#rooms.get(slug), last, unread });
     this.#tellUnseen();
     let item = this.#list.querySelector(`[data-slug="${CSS.escape(slug)}"]`);
     // What is looked for stays on the page; the next look finds the rest.
@@ -90,6 +92,7 @@ export class RoomList {
   /** The tab was hidden, or is looked at again. */
   #turn() {
     for (const room of this.#rooms.values()) room.seen = room.last;
+    this.#lookedAt = this.asOf;
     this.#tellUnseen();
   }
 
