@@ -384,7 +384,7 @@ def ask_for_reset(client, email):
     return response
 
 
-def test_a_forgotten_password(client, ada):
+def test_a_forgotten_password(client, ada, settings):
     ada.email = "ada@example.com"
     ada.save()
 
@@ -392,6 +392,7 @@ def test_a_forgotten_password(client, ada):
 
     (message,) = mail.outbox
     assert message.to == ["ada@example.com"]
+    assert settings.SITE_NAME in message.subject
     link = re.search(r"http://testserver(/\S+)", message.body)[1]
     page = client.get(link, follow=True)
     new = "another horse"

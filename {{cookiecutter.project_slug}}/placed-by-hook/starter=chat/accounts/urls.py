@@ -18,6 +18,8 @@ reset_page = "accounts/password_reset.html"
 ask = auth_views.PasswordResetView.as_view(
     form_class=ResetForm,
     template_name=reset_page,
+    # Or else Django's mail calls the site by its host.
+    extra_email_context={"site_name": settings.SITE_NAME},
     extra_context={"text": _("We send a link to your mail address, if you have given us one."), "button": _("Send")},
 )
 asked = auth_views.PasswordResetDoneView.as_view(
