@@ -1483,9 +1483,21 @@ def test_somebody_else_has_logged_in(enter, room):
     assert "a secret" in page.evaluate("Object.values(localStorage).join()")
 
 
+def lines_of(page, selector):
+    """Where the lines of the text are that begins the first such element."""
+    return page.evaluate(
+        """(selector) => {
+          const range = new Range();
+          range.selectNodeContents(document.querySelector(selector).firstChild);
+          return [...range.getClientRects()].map(({ top, bottom }) => ({ top, bottom }));
+        }""",
+        selector,
+    )
+
+
 def test_a_refused_message_says_why(enter, room):
     script = Script()
-    page = enter("ada", room, prepare=script)
+    page = enter("ada", room, prepare=script, viewport=PHONE["viewport"])
     send(page, "$%&!")
     wait_for(page, lambda: script.heard_of("message"))
     error = {"type": "error", "message": "in English", "id": script.heard_of("message")[0]["id"]}
@@ -1493,10 +1505,15 @@ def test_a_refused_message_says_why(enter, room):
     script.say(error | {"code": "rate_limited", "retry_after": 60})
     expect(notice(page)).to_have_text(SLOWER)
     expect(waiting(page).locator("p")).to_have_text(["$%&!"])
-    script.say(error | {"code": "rude", "message": "Be nice."})
+    # Below it is the ring around the field.
+    assert lines_of(page, "#notice")[-1]["bottom"] + 4 <= box(page).bounding_box()["y"]
+    script.say(error | {"code": "rude", "message": "Be nice, to whomever you write to, and read what the others say."})
 
     expect(texts(page)).to_have_text(["$%&!"])
-    expect(messages(page)).to_contain_text(["not sent: Be nice."])
+    expect(messages(page)).to_contain_text(["not sent: Be nice, to"])
+    first, second = lines_of(page, ".note:not(:empty)")
+    # The buttons, which are as high as a finger needs, drive none of its lines away.
+    assert second["top"] - first["bottom"] < 10
     expect(waiting(page)).to_have_count(0)
     expect(notice(page)).to_be_empty()
     page.reload()
