@@ -590,6 +590,8 @@ def test_numbers_of_the_nginx_file(bake):
     # Each socket takes two connections, and no address alone may fill half of a process. A connection is a file.
     assert number("worker_connections") > 2 * number("limit_conn sockets") * 2
     assert number("worker_rlimit_nofile") >= 2 * number("worker_connections")
+    # The name stands for all containers: one refusal, as of one that is being replaced, must not shut the site.
+    assert re.findall(r"(?m)^ *server web:8000 (.*);", text) == ["resolve max_fails=0"]
     # Two of uvicorn's pings may be lost.
     server = (bake() / "my_realtime_site" / "__main__.py").read_text(encoding="utf-8")
     ping_interval = int(re.search(r"ws_ping_interval=(\d+)", server)[1])

@@ -165,6 +165,15 @@ def test_any_port_of_localhost_in_development(settings):
     assert remedy_of(scope_of("127.0.0.1:8000"), "http://evil.example:5173")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "origin"), [([], "http://127.0.0.1:8000"), (["127.0.0.1"], "http://localhost:5173")]
+)
+def test_localhost_is_like_any_other_host_in_production(settings, hosts, origin):
+    settings.DEBUG, settings.ALLOWED_HOSTS = False, hosts
+
+    assert remedy_of(scope_of("127.0.0.1:8000"), origin)
+
+
 def test_a_proxy_that_ends_tls(settings):
     settings.ALLOWED_HOSTS = ["a.example"]
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -417,6 +426,18 @@ async def test_healthz_asks_once_a_second_whoever_asks(async_client, transaction
     process()[health.Health]._asked_at -= health.VALID
     await async_client.get("/healthz")
     assert len(asked) == 2
+
+
+async def test_healthz_does_not_wait_for_a_service_that_hangs(async_client, transactional_db, monkeypatch):
+    async def hang(layer):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(health.layers, "ask", hang)
+    monkeypatch.setattr(health, "TIMEOUT", 0.05)
+
+    response = await asyncio.wait_for(async_client.get("/healthz"), 5)
+
+    assert (response.status_code, response.json()["channel_layer"]) == (503, "timeout")
 
 
 @pytest.mark.parametrize("path", ["nowhere.application", "realtime.checks.nothing"])

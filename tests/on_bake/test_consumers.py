@@ -341,6 +341,34 @@ async def test_a_failed_socket_has_left_its_groups():
     assert not members()
 
 
+async def test_a_closed_socket_has_left_the_groups_of_channels():
+    class Grouped(Consumer):
+        groups = ["of_channels"]
+
+    socket = await connect(Grouped)
+    layer = get_fanout().layer
+    assert len(layer.groups["of_channels"]) == 1
+
+    await socket.disconnect()
+
+    assert not layer.groups.get("of_channels")
+
+
+async def test_disconnect_is_called_also_when_the_groups_of_channels_cannot_be_left(monkeypatch):
+    class Grouped(Consumer):
+        groups = ["of_channels"]
+        left_with = []
+
+    socket = await connect(Grouped)
+    monkeypatch.setattr(get_fanout().layer, "group_discard", AsyncMock(side_effect=ZeroDivisionError))
+
+    await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+    with pytest.raises(ZeroDivisionError):
+        await socket.wait()
+
+    assert Grouped.left_with == [1001]
+
+
 async def test_a_task_ends_with_its_socket():
     socket = await connect()
     before = asyncio.all_tasks()

@@ -414,6 +414,24 @@ async def test_a_slow_reader_gets_all_in_order(server):
     assert server.sent == [*map(str, range(100)), "last"]
 
 
+async def test_what_is_sent_does_not_overtake_what_waits():
+    sent = []
+
+    async def send(message):
+        # Each write waits, as with a reader that takes one frame at a time.
+        await asyncio.sleep(0)
+        sent.append(message["text"])
+
+    outbox = make_outbox(send)
+    outbox.release()
+    for number in range(3):
+        put(outbox, str(number))
+
+    await outbox.send({"type": "websocket.send", "text": "last"})
+
+    assert sent == ["0", "1", "2", "last"]
+
+
 async def test_too_slow_a_reader_is_refused(server):
     outbox = open_outbox(server, limit=1000)
     server.writable.clear()

@@ -494,6 +494,23 @@ async def test_hints_that_overtake_each_other(room, ann):
     assert consumer.handed_out == ["1", "2", "3", "4"]
 
 
+async def test_hints_without_end_are_dropped():
+    """Polling makes up for them."""
+    told = []
+
+    async def tell_others(message):
+        told.extend(seq for seq, _ in message["messages"])
+
+    messages = feed.Feed(1, tell_others)
+    for seq in range(2 * feed.MAX_HINTS):
+        messages.tell(seq, "text")
+        assert len(messages._early) <= feed.MAX_HINTS
+
+    await messages._hinting
+
+    assert told == list(range(feed.MAX_HINTS, 2 * feed.MAX_HINTS))
+
+
 async def test_pong_comes_after_what_was_missed(enter, room, ann, monkeypatch):
     monkeypatch.setattr(feed, "PAGE", 7)
     await store(room, ann, 60)
