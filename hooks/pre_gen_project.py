@@ -65,14 +65,29 @@ def check_slug(slug):
     refuse("project_slug", slug, f"{allowed}, for example {similar_slug(slug)}")
 
 
+def places():
+    """Yield what cookiecutter writes in place, as WRITTEN_IN_PLACE, and all that lies in the folders."""
+    yield from WRITTEN_IN_PLACE
+    # Not cruft, which bakes where nothing is in the way.
+    if "_repo_dir" not in answers:
+        return
+    # In two halves, as above.
+    template = Path(answers["_repo_dir"], "{" + "{cookiecutter.project_slug}" + "}")
+    for top in template.iterdir():
+        folder = answers["project_slug"] if top.name.startswith("{") else top.name
+        for path in sorted(top.rglob("*")) if folder != STAGING.name else ():
+            if path.name != "__pycache__" and path.parent.name != "__pycache__":
+                yield f"{folder}/{path.relative_to(top).as_posix()}{'/' * path.is_dir()}"
+
+
 def check_places():
     """Stop before anything is written if a folder is in the way of a file, or a file in the way of a folder."""
-    for name in WRITTEN_IN_PLACE:
+    for name in places():
         path = Path(name)
         if path.is_dir() and not name.endswith("/"):
-            sys.exit(f"{path} is a folder, and a file of that name belongs there: rename it")
+            sys.exit(f"{path.as_posix()} is a folder, and a file of that name belongs there: rename it")
         if name.endswith("/") and os.path.lexists(path) and not path.is_dir():
-            sys.exit(f"{path} is a file, and a folder of that name belongs there: rename it")
+            sys.exit(f"{path.as_posix()} is a file, and a folder of that name belongs there: rename it")
 
 
 def keep_what_is_replaced():

@@ -399,6 +399,15 @@ def test_a_project_that_exists_is_left_alone_without_overwrite(output_dir, owned
     assert contents(output_dir) == before
 
 
+def test_a_bake_without_hooks_says_what_is_missing(output_dir):
+    """None of the template's code runs then: all that can speak is a file."""
+    assert cookiecutter(output_dir, "--accept-hooks", "no").returncode == 0
+
+    (note,) = (output_dir / "my_realtime_site" / "placed-by-hook").glob("*.txt")
+
+    assert "without `--accept-hooks no`" in note.read_text(encoding="utf-8")
+
+
 def test_files_that_the_owner_deleted_come_back(output_dir):
     assert cookiecutter(output_dir).returncode == 0
     project = output_dir / "my_realtime_site"
@@ -414,6 +423,11 @@ IN_THE_WAY = {
     "manage.py/": "manage.py is a folder, and a file of that name belongs there: rename it",
     "realtime": "realtime is a file, and a folder of that name belongs there: rename it",
     "deploy": "deploy is a file, and a folder of that name belongs there: rename it",
+    # cookiecutter itself leaves out the file without a word, and ends half-way with a traceback.
+    "realtime/consumers.py/": "realtime/consumers.py is a folder, and a file of that name belongs there: rename it",
+    "realtime/management": "realtime/management is a file, and a folder of that name belongs there: rename it",
+    "my_realtime_site/urls.py/": "my_realtime_site/urls.py is a folder, and a file of that name belongs there: "
+    "rename it",
     "placed-by-hook/": "placed-by-hook is in the way, perhaps of a bake that was killed: remove or rename that folder",
 }
 
@@ -426,7 +440,7 @@ def test_what_is_in_the_way_is_named(output_dir, name):
         in_the_way.mkdir(parents=True)
         (in_the_way / "mine.txt").touch()
     else:
-        project.mkdir()
+        in_the_way.parent.mkdir(parents=True)
         in_the_way.touch()
     before = contents(project)
 
