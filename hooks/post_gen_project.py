@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,16 @@ def staged_files():
         # It holds its owner's settings from then on, and no bake touches it again.
         files.append((Path(shutil.copyfile(".env.example", STAGING / ".env")), Path(".env")))
     return files
+
+
+def make_writable(files):
+    """Let their owner write to files, pairs of Path as above: those of a read-only template are copied as such."""
+    paths = [source for source, _ in files]
+    # There is no such note in a new project, in which all is ours.
+    if not (STAGING / "written-in-place").exists():
+        paths += [path for path in Path().rglob("*") if path.is_file()]
+    for path in paths:
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def place(files):
@@ -83,6 +94,7 @@ def place_staged_files():
         if (STAGING / "skip-if-file-exists").read_text().strip() == "yes":
             files = [(source, target) for source, target in files if not os.path.lexists(target)]
         check(files)
+        make_writable(files)
         place(files)
     except (OSError, SystemExit) as error:
         undo_written_in_place()

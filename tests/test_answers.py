@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import time
 import pytest
 from combinations import ALL, OPTIONS
 from cookiecutter.environment import StrictEnvironment
+from history import copy_template
 from servers import REPOSITORY, WINDOWS, clean_environ, run
 
 QUESTIONS = json.loads((REPOSITORY / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -68,10 +70,10 @@ BAD_ANSWERS = {
 }
 
 
-def cookiecutter(output_dir, *options, env=None, **answers):
+def cookiecutter(output_dir, *options, env=None, template=REPOSITORY, **answers):
     """Run cookiecutter's command line in the folder above `output_dir`, and return the CompletedProcess."""
     home = str(output_dir.parents[1] / "home")
-    command = [sys.executable, "-m", "cookiecutter", REPOSITORY, "--no-input", "--default-config", *options]
+    command = [sys.executable, "-m", "cookiecutter", template, "--no-input", "--default-config", *options]
     return subprocess.run(
         [*command, "--output-dir", output_dir, *(f"{option}={answer}" for option, answer in answers.items())],
         cwd=output_dir.parent,
@@ -495,6 +497,18 @@ def test_a_bake_that_fails_leaves_no_folder(output_dir, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
     assert cookiecutter(output_dir, env={"PYTHONPATH": str(tmp_path)}).returncode == 1
     assert contents(output_dir) == before
+
+
+def test_files_of_a_read_only_template_can_be_edited(output_dir, tmp_path):
+    copy_template(tmp_path / "template")
+    for path in (tmp_path / "template").rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+
+    assert cookiecutter(output_dir, template=tmp_path / "template").returncode == 0
+
+    modes = {path.name: path.stat().st_mode for path in output_dir.rglob("*") if path.is_file()}
+    assert [name for name, mode in modes.items() if not mode & stat.S_IWUSR] == []
 
 
 def test_what_is_copied_lies_in_the_staging_folder():
