@@ -303,6 +303,8 @@ describe("what is kept", () => {
     for (const value of ["{", "null", "7", '"x"', "[]", '{"text": 7}', `{"text": "x", "time": "never"}`])
       localStorage.setItem(`chat/ada/lobby/${value}`, value);
     assert.deepEqual(kept.unsent.map(({ text }) => text), ["one"]);
+    kept.drop("1");
+    assert.equal(isAnythingKept("ada"), false);
   });
 
   test("what is erased is gone in all tabs, and other users' is not", () => {

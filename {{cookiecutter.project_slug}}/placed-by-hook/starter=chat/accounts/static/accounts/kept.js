@@ -44,9 +44,9 @@ export class Kept {
   }
 }
 
-/** Tells whether any text of `user` is kept, in whatever room. */
+/** Tells whether any text of `user` is kept, in whatever room. What is broken is none. */
 export function isAnythingKept(user) {
-  return keys(unsentOf(user), draftsOf(user)).length > 0;
+  return keys(draftsOf(user)).length > 0 || keys(unsentOf(user)).some((key) => isMessage({ ...parse(read(key)) }));
 }
 
 /** Erases all texts of `user`, in all tabs: those that show some hear of it by `onErase`. */
