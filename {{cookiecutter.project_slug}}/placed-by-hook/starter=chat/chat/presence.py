@@ -70,3 +70,5 @@ class Recorder:
         left = [self._stored[pair] for pair in self._stored.keys() - pairs]
         if came or left or beats:
             self._stored = record_presence(self._process, self._stored, pairs, beats)
+        if beats:
+            self._beat_at = time.monotonic()

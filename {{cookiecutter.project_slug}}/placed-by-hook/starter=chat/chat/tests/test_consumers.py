@@ -686,16 +686,32 @@ async def test_presence(enter, room, ann, ben):
     assert (await socket.receive_type("presence"))["users"] == ["ann"]
 
 
-async def test_who_was_in_a_process_that_died_is_gone(enter, room, ann, ben):
+async def test_who_was_in_a_process_that_died_is_gone(enter, room, ann, ben, until):
     there = await Presence.objects.acreate(room=room, user=ben, process=uuid.uuid4(), seen_at=timezone.now())
     socket = await enter(ann, room)
     await receive(socket, "connection_established")
     while (await receive(socket, "presence"))["users"] != ["ann", "ben"]:
         pass
+    # The sign of life of this process has passed, with which it deletes those of others.
+    await until(lambda: not process()[rooms.OpenRooms]._recorder.is_empty)
 
     await Presence.objects.filter(pk=there.pk).aupdate(seen_at=timezone.now() - PRESENCE_LIFETIME)
 
     assert (await receive(socket, "presence"))["users"] == ["ann"]
+
+
+def test_a_sign_of_life_is_given_once_in_a_beat(monkeypatch):
+    """And not with each poll: it writes a row for each who is here."""
+    signs = []
+    monkeypatch.setattr(presence, "record_presence", lambda process, stored, pairs, beats: signs.append(beats) or {})
+    recorder = presence.Recorder()
+
+    for _ in range(3):
+        recorder.record(set())
+    recorder._beat_at -= presence.BEAT
+    recorder.record(set())
+
+    assert signs == [True, True]
 
 
 async def test_where_many_are_here_only_changes_are_told(enter, room, ann, ben, monkeypatch):
