@@ -68,16 +68,17 @@ def check_slug(slug):
 def places():
     """Yield what cookiecutter writes in place, as WRITTEN_IN_PLACE, and all that lies in the folders."""
     yield from WRITTEN_IN_PLACE
-    # Not cruft, which bakes where nothing is in the way.
-    if "_repo_dir" not in answers:
-        return
-    # In two halves, as above.
-    template = Path(answers["_repo_dir"], "{" + "{cookiecutter.project_slug}" + "}")
-    for top in template.iterdir():
-        folder = answers["project_slug"] if top.name.startswith("{") else top.name
-        for path in sorted(top.rglob("*")) if folder != STAGING.name else ():
+    # In two halves, as above. A relative path is from where cookiecutter was started, which hooks are not told.
+    template = "{" + "{cookiecutter.project_slug}" + "}"
+    starts = answers.get("_output_dir", ""), os.environ.get("PWD", "")
+    found = filter(Path.is_dir, (Path(start, answers.get("_repo_dir", ""), template) for start in starts))
+    folder = next(found, None)
+    # cruft tells no folder, and bakes where nothing is in the way.
+    for top in folder.iterdir() if folder else ():
+        name = answers["project_slug"] if top.name.startswith("{") else top.name
+        for path in sorted(top.rglob("*")) if name != STAGING.name else ():
             if path.name != "__pycache__" and path.parent.name != "__pycache__":
-                yield f"{folder}/{path.relative_to(top).as_posix()}{'/' * path.is_dir()}"
+                yield f"{name}/{path.relative_to(top).as_posix()}{'/' * path.is_dir()}"
 
 
 def check_places():

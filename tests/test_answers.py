@@ -401,6 +401,27 @@ def test_a_project_that_exists_is_left_alone_without_overwrite(output_dir, owned
     assert contents(output_dir) == before
 
 
+@pytest.mark.parametrize("start", [REPOSITORY, REPOSITORY.parent])
+def test_the_template_may_be_given_by_a_relative_path(output_dir, start):
+    """Hooks run in the project's folder, and are told the path as it was given."""
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "--output-dir", output_dir]
+    path = "." if start == REPOSITORY else REPOSITORY.name
+    in_the_way = output_dir / "my_realtime_site" / "realtime" / "management"
+
+    def bake(*options):
+        environ = {**os.environ, "PWD": str(start)}
+        return subprocess.run([*command, *options, path], cwd=start, env=environ, capture_output=True, text=True)
+
+    result = bake()
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    shutil.rmtree(in_the_way)
+    in_the_way.touch()
+    result = bake("--overwrite-if-exists")
+    assert result.returncode != 0
+    assert "realtime/management is a file" in result.stderr
+
+
 def test_a_bake_without_hooks_says_what_is_missing(output_dir):
     """None of the template's code runs then: all that can speak is a file."""
     assert cookiecutter(output_dir, "--accept-hooks", "no").returncode == 0
