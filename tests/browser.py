@@ -9,6 +9,7 @@ console, such as a violation of the Content-Security-Policy.
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -134,6 +135,12 @@ def expect(actual):
     return (webdriver.Expect if isinstance(actual, webdriver.OURS) else playwright.expect)(actual)
 
 
+def place_of(error):
+    """Return where an error was thrown, "URL:line:column" from its stack, which each engine writes in its own way."""
+    place = re.search(r"https?://[^\s)]+:\d+:\d+", error.stack or "")
+    return f"uncaught, {place[0]}" if place else "uncaught"
+
+
 class Console:
     """
     The warnings and errors that pages of a test write to their consoles.
@@ -152,7 +159,7 @@ class Console:
     def listen(self, context):
         """Add what Playwright hears from the pages of its `context`, from now on."""
         context.on("console", self._hear)
-        context.on("weberror", lambda error: self.add(error.page.url, str(error.error), "uncaught"))
+        context.on("weberror", lambda error: self.add(error.page.url, str(error.error), place_of(error.error)))
 
     def _hear(self, message):
         if message.type in ("warning", "error", "assert"):
