@@ -145,11 +145,12 @@ def collect_static(project, env=LOCAL_PRODUCTION):
     files = sorted(path for path in project.glob("*/static/**/*") if path.is_file())
     contents = b"".join(f"{path.relative_to(project)}\0".encode() + path.read_bytes() for path in files)
     key = (python_of(project), hashlib.sha256(contents).digest())
-    if key in _collected:
-        shutil.copytree(_collected[key], project / "staticfiles", dirs_exist_ok=True)
-    else:
+    collected = project / "staticfiles"
+    if key not in _collected or not _collected[key].is_dir():
         run(project, "manage.py", "collectstatic", "--no-input", env=env)
-        _collected[key] = project / "staticfiles"
+        _collected[key] = collected
+    elif _collected[key] != collected:
+        shutil.copytree(_collected[key], collected, dirs_exist_ok=True)
 
 
 # By Python and static files.
