@@ -188,9 +188,8 @@ class Process:
     @property
     def queued(self):
         """How long its event loop, and the threads of this process, have waited for a processor so far, in seconds."""
-        return queued(self.process.pid) + sum(
-            map(queued, [int(path.name) for path in Path("/proc/self/task").glob("*")])
-        )
+        ours = [path.name for path in Path("/proc/self/task").glob("*")]
+        return sum(map(queued, [self.process.pid, *ours]))
 
     def start(self):
         with self.log_file.open("ab") as log:

@@ -70,13 +70,13 @@ BAD_ANSWERS = {
 }
 
 
-def cookiecutter(output_dir, *options, env=None, template=REPOSITORY, **answers):
-    """Run cookiecutter's command line in the folder above `output_dir`, and return the CompletedProcess."""
+def cookiecutter(output_dir, *options, env=None, template=REPOSITORY, start=None, **answers):
+    """Run cookiecutter's command line in `start`, or in the folder above `output_dir`; return the CompletedProcess."""
     home = str(output_dir.parents[1] / "home")
     command = [sys.executable, "-m", "cookiecutter", template, "--no-input", "--default-config", *options]
     return subprocess.run(
         [*command, "--output-dir", output_dir, *(f"{option}={answer}" for option, answer in answers.items())],
-        cwd=output_dir.parent,
+        cwd=start or output_dir.parent,
         env=clean_environ(HOME=home, USERPROFILE=home, **(env or {})),
         capture_output=True,
         encoding="utf-8",
@@ -404,20 +404,15 @@ def test_a_project_that_exists_is_left_alone_without_overwrite(output_dir, owned
 @pytest.mark.parametrize("start", [REPOSITORY, REPOSITORY.parent])
 def test_the_template_may_be_given_by_a_relative_path(output_dir, start):
     """Hooks run in the project's folder, and are told the path as it was given."""
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", "--output-dir", output_dir]
-    path = "." if start == REPOSITORY else REPOSITORY.name
+    given = {"start": start, "template": REPOSITORY.relative_to(start), "env": {"PWD": str(start)}}
     in_the_way = output_dir / "my_realtime_site" / "realtime" / "management"
 
-    def bake(*options):
-        environ = {**os.environ, "PWD": str(start)}
-        return subprocess.run([*command, *options, path], cwd=start, env=environ, capture_output=True, text=True)
-
-    result = bake()
+    result = cookiecutter(output_dir, **given)
     assert result.returncode == 0, result.stdout + result.stderr
 
     shutil.rmtree(in_the_way)
     in_the_way.touch()
-    result = bake("--overwrite-if-exists")
+    result = cookiecutter(output_dir, "--overwrite-if-exists", **given)
     assert result.returncode != 0
     assert "realtime/management is a file" in result.stderr
 

@@ -45,7 +45,8 @@ const FIRST_PING = 5_000;
 const MIN_WINDOW = 500;
 /** …doubled with each attempt since the last good connection, up to this. */
 const MAX_WINDOW = 30_000;
-/** Waited in addition after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the new cookie. */
+/** Waited in addition after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the
+ *  new cookie. */
 const LOGIN_DELAY = 2_000;
 /** A hidden page tries so often at once, then once in each interval: 20 times in an hour. */
 const HIDDEN_BURST = 8;
