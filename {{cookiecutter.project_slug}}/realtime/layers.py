@@ -23,6 +23,16 @@ PLACES = 10
 BATCH = 100
 BATCH_SIZE = 2**16
 
+# Lua: return the members of each group, without those of processes that were killed. ARGV: the time of the last of these.
+GET = """
+local found = {}
+for i, key in ipairs(KEYS) do
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[1])
+    found[i] = redis.call('ZRANGE', key, 0, -1)
+end
+return found
+"""
+
 # Lua: put a message into each queue that has room, and return the numbers of those that have none. ARGV: now, the
 # seconds after which a message is too old, and for each key of a queue its capacity, then for each its message.
 PUT = """
@@ -57,7 +67,7 @@ async def send_to_others(layer, group, message, channel):
             try:
                 await layer.send(other, message)
             except ChannelFull:
-                process()[Activity]["dropped"] += 1
+                count_dropped(1)
 
 
 def is_redis(layer):
@@ -127,13 +137,7 @@ async def send_together(layer, shard, messages, inbox=None):
         return []
     connection, now = layer.connection(shard), time.time()
     groups = list(dict.fromkeys(message["group"] for message in messages))
-    pipeline = connection.pipeline(transaction=False)
-    for group in groups:
-        key, expired = layer._group_key(group), now - layer.group_expiry
-        # Of processes that were killed.
-        pipeline.zremrangebyscore(key, "-inf", expired)
-        pipeline.zrangebyscore(key, expired, "+inf")
-    found = (await pipeline.execute())[1::2]
+    found = await connection.eval(GET, len(groups), *map(layer._group_key, groups), now - layer.group_expiry)
     members = {group: [name.decode() for name in names] for group, names in zip(groups, found, strict=True)}
     # A consumer of Channels' own is in the group, or the last release of this project.
     mixed = {group for group, names in members.items() if not all(name.startswith(INBOX) for name in names)}
@@ -161,8 +165,8 @@ async def send_together(layer, shard, messages, inbox=None):
     if full:
         sizes = [len(waiting) for waiting in inboxes.values()]
         dropped = sum(sizes[number - 1] for number in full)
-        logger.warning("%d messages are dropped: %d processes are over capacity", dropped, len(full))
-        process()[Activity]["dropped"] += dropped
+        if count_dropped(dropped):
+            logger.warning("%d messages are dropped: %d processes are over capacity", dropped, len(full))
     return own
 
 
@@ -182,11 +186,16 @@ def silence_cleaners(layer):
         cleaner.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
-def count_dropped(record):
+def count_dropped(messages):
+    """Count dropped messages, and return whether they are the first since the last line of realtime.activity."""
+    activity = process()[Activity]
+    activity["dropped"] += messages
+    return activity["dropped"] == messages
+
+
+def is_worth_a_line(record):
     """A filter of the log of channels_redis: "2 of 3 channels over capacity in group …"."""
-    if "over capacity" in record.msg:
-        process()[Activity]["dropped"] += record.args[0]
-    return True
+    return "over capacity" not in record.msg or count_dropped(record.args[0])
 
 
-logging.getLogger("channels_redis.core").addFilter(count_dropped)
+logging.getLogger("channels_redis.core").addFilter(is_worth_a_line)
