@@ -205,16 +205,13 @@ print(f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_N
 LOG_IN_MANY = """
 import django
 django.setup()
-from importlib import import_module
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth import get_user_model
+from django.test import Client
 for number in range(1000):
-    user = get_user_model().objects.create_user(f"user{number}")
-    session = import_module(settings.SESSION_ENGINE).SessionStore()
-    session[SESSION_KEY], session[BACKEND_SESSION_KEY] = str(user.pk), settings.AUTHENTICATION_BACKENDS[0]
-    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.save()
-    print(user.pk, f"{settings.SESSION_COOKIE_NAME}={session.session_key}")
+    user, client = get_user_model().objects.create_user(f"user{number}"), Client()
+    client.force_login(user)
+    print(user.pk, f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}")
 """
 
 
