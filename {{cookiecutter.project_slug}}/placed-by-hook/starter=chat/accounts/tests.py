@@ -222,6 +222,14 @@ def test_next_on_this_site(client, ada):
     assert sign_up(client, "grace", next=page).url == page
 
 
+def test_next_is_not_the_login_itself(client, ada):
+    """Django fails at it when somebody is logged in: a link would be enough."""
+    page = reverse("login")
+
+    assert log_in(client, "ada", next=page).url == HOME
+    assert client.get(page, {"next": page}).url == HOME
+
+
 @pytest.mark.parametrize(
     "elsewhere", ["https://example.com/", "//example.com/", r"\\example.com", "javascript:alert(1)"]
 )

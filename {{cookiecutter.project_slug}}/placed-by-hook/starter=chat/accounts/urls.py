@@ -7,9 +7,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .forms import ResetForm
 from .limits import limit_guesses, limit_mails, limit_sign_ups
-from .views import EmailView, SignUpView
+from .views import EmailView, LogInView, SignUpView
 
-log_in = auth_views.LoginView.as_view(template_name="accounts/login.html", redirect_authenticated_user=True)
 change_password = auth_views.PasswordChangeView.as_view(template_name="accounts/password_change.html")
 password_changed = auth_views.PasswordChangeDoneView.as_view(template_name="accounts/password_change_done.html")
 
@@ -37,7 +36,7 @@ complete = auth_views.PasswordResetCompleteView.as_view(
 
 urlpatterns = [
     path("signup/", limit_sign_ups(SignUpView.as_view()), name="signup"),
-    path("login/", limit_guesses(log_in), name="login"),
+    path("login/", limit_guesses(LogInView.as_view()), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("password_change/", limit_guesses(change_password), name="password_change"),
     path("password_change/done/", password_changed, name="password_change_done"),

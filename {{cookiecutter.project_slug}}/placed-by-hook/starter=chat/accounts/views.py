@@ -1,7 +1,7 @@
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.contrib.auth.views import RedirectURLMixin
+from django.contrib.auth.views import LoginView, RedirectURLMixin
 from django.http import HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
@@ -11,6 +11,16 @@ from django.views.generic import CreateView, UpdateView
 
 from .forms import EmailForm, SignUpForm
 from .models import User
+
+
+class LogInView(LoginView):
+    template_name = "accounts/login.html"
+    redirect_authenticated_user = True
+
+    def get_redirect_url(self):
+        """As Django's, but not this page itself: Django fails at it when the visitor is logged in already."""
+        url = super().get_redirect_url()
+        return "" if url == self.request.path else url
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
