@@ -16,11 +16,14 @@ const range = (first, last) => Array.from({ length: last - first + 1 }, (_, inde
 class View {
   shown = [];
   readOut = [];
+  texts = [];
+  takenBack = [];
   more = null;
   limit = Infinity;
 
-  add({ seq }, isNew) {
+  add({ seq, text }, isNew) {
     this.shown.push(seq);
+    this.texts.push(text);
     if (isNew) this.readOut.push(seq);
     this.shown = this.shown.slice(-this.limit);
     return this.shown[0];
@@ -28,7 +31,12 @@ class View {
 
   addBefore(page, more) {
     this.shown.unshift(...page.map(({ seq }) => seq));
+    this.texts.unshift(...page.map(({ text }) => text));
     this.more = more;
+  }
+
+  takeBack(seq) {
+    this.takenBack.push(seq);
   }
 
   clear() {
@@ -169,6 +177,17 @@ describe("the list of messages", () => {
     open(30);
     timeline.turnBack();
     assert.deepEqual(asked, [{ type: "history", before: 21 }]);
+  });
+
+  test("a text that was taken back is not shown when it comes later", () => {
+    open(4, 4);
+    for (const seq of [3, 4, 5]) timeline.takeBack(seq);
+    timeline.take(message(5));
+    timeline.take(message(6));
+    timeline.turnBack();
+    timeline.takeHistory({ before: 4, more: false, messages: range(1, 3).map(message) });
+    assert.deepEqual(view.texts, ["number 1", "number 2", "", "number 4", "", "number 6"]);
+    assert.deepEqual(view.takenBack, [3, 4, 5]);
   });
 
   test("whatever is lost, doubled or overtaken, the run has no gap", () => {

@@ -93,6 +93,7 @@ class ChatConsumer(ListConsumer):
         if await rooms.enter(self.room, self.reader, since):
             # The feed may not have heard of all that is stored yet.
             self.room.feed.hear_of(place.last_seq)
+            self.room.feed.hear_of_edits(place.edits)
             await self.greet(slug, place.edits)
             self.show_list()
 

@@ -97,7 +97,8 @@ class Feed:
     The messages of a room in one process.
 
     tell_others: a coroutine function that sends a message, a dict, to the feeds of the room in all processes. seq: the
-    last number that was handed out, None until `start()`; newest: the last one that was heard of.
+    last number that was handed out, None until `start()`; newest: the last one that was heard of; edits: the most edits
+    of texts that were heard of.
     """
 
     def __init__(self, room_id, tell_others):
@@ -105,6 +106,7 @@ class Feed:
         self.readers = {}  # As a set, in the order of entering.
         self.seq = None
         self.newest = 0
+        self.edits = 0
         self._tell_others = tell_others
         self._early = {}
         self._catching_up = None
@@ -151,6 +153,10 @@ class Feed:
         if self.seq is not None:
             self._advance()
 
+    def hear_of_edits(self, edits):
+        """Take the news that texts of the room were changed or taken back so often: what was read before is old."""
+        self.edits = max(self.edits, edits)
+
     async def catch_up(self, seq):
         """As hear_of(), and return when the messages up to `seq` have been handed out, or after a second."""
         self.hear_of(seq)
@@ -192,8 +198,8 @@ class Feed:
 
     async def read_page(self, seq):
         """As read_page() below. Calls for the same page at about the same time share a query."""
-        # The number of the feed is part of the key: when it is higher, there is more to read.
-        key = (seq, self.seq)
+        # The numbers of the feed are part of the key: when they are higher, there is more to read, or something else.
+        key = (seq, self.seq, self.edits)
         if key not in self._pages:
             self._pages[key] = task = asyncio.create_task(query(read_page, self.room_id, seq))
             asyncio.get_running_loop().call_later(KEPT, self._pages.pop, key)

@@ -131,6 +131,7 @@ class OpenRoom:
             case "chat.typing":
                 self.tell(frames.SomebodyTypes(user=message["user"]))
             case "chat.taken_back":
+                self.feed.hear_of_edits(message["edits"])
                 self.tell(frames.TakenBack(seq=message["seq"], edits=message["edits"]))
             case "chat.access":
                 self.heard_at = time.monotonic()

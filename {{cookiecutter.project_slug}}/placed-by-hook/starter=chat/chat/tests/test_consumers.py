@@ -16,7 +16,7 @@ from django.db import ProgrammingError, connection
 from django.utils import timezone
 
 from chat import consumers, feed, presence, rooms, signals
-from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, find_places, post_message
+from chat.models import PRESENCE_LIFETIME, Membership, Message, Presence, Room, find_places, post_message, take_back
 from realtime import Close, anotify
 from realtime.fanout import Subscription
 from realtime.process import process
@@ -236,6 +236,26 @@ async def test_those_who_have_missed_the_same_share_a_query(enter, room, ann, qu
             assert await receive_seqs(socket, 2) == [2, 3]
 
     assert counts["chat_message"] == 1
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["over a socket", "in the admin"])
+async def test_a_page_is_not_sent_again_when_a_text_of_it_was_taken_back(enter, room, ann, monkeypatch, is_told):
+    monkeypatch.setattr(feed, "KEPT", 60)
+    await store(room, ann, 2)
+    first = await enter(ann, room, "?after=1")
+    assert (await receive_until(first, "message"))["text"] != ""
+
+    if is_told:
+        await first.send_json_to({"type": "take_back", "seq": 2})
+        await receive_until(first, "taken_back")
+        await first.send_json_to({"type": "resume", "after": 1})
+        assert (await receive_until(first, "message"))["text"] == ""
+    else:
+        await sync_to_async(take_back)(room.pk, ann, 2)
+    second = await enter(ann, room, "?after=1")
+
+    assert (await receive(second, "connection_established"))["edits"] == 1
+    assert (await receive(second, "message"))["text"] == ""
 
 
 # Messages

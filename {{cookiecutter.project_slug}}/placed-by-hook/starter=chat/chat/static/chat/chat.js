@@ -119,7 +119,7 @@ function askToTakeBack(seq) {
 }
 
 function takeBack({ seq, edits: now }) {
-  view.takeBack(seq);
+  timeline.takeBack(seq);
   composer.unsay(`take_back ${seq}`);
   // If there were others in between, the next pong tells.
   if (now === edits + 1) edits = now;

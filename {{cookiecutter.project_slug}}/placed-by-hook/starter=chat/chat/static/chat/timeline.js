@@ -15,6 +15,7 @@ const MAX_READ_OUT = 5;
  * @property {(message: Message, isNew: boolean) => number} add  Shows a message at the end, and returns the number of
  *   the first one that it still shows. `isNew`: it has just been written, and is no part of a long replay.
  * @property {(messages: Message[], more: boolean) => void} addBefore  Shows a page of history. `more`: there is more.
+ * @property {(seq: number) => void} takeBack  Shows that a text was taken back, if the message is on the page.
  * @property {() => void} clear
  */
 
@@ -32,6 +33,8 @@ export class Timeline {
   #catchingUp = false;
   /** It has been asked for a page of history. */
   #turningBack = false;
+  /** The numbers of messages that were taken back: their texts may still be on their way. */
+  #takenBack = new Set();
 
   /**
    * @param {View} view
@@ -49,6 +52,7 @@ export class Timeline {
 
   clear() {
     this.oldest = this.newest = null;
+    this.#takenBack.clear();
     this.#view.clear();
   }
 
@@ -79,7 +83,7 @@ export class Timeline {
     }
     if (this.newest === null || seq > this.newest) {
       this.newest = seq;
-      this.oldest = this.#view.add(message, !this.#starting && this.latest - seq < MAX_READ_OUT);
+      this.oldest = this.#view.add(this.#current(message), !this.#starting && this.latest - seq < MAX_READ_OUT);
     }
     if (this.newest === this.latest) this.#starting = this.#catchingUp = false;
   }
@@ -110,7 +114,18 @@ export class Timeline {
     this.#turningBack = false;
     if (before !== this.oldest) return;
     this.oldest = messages[0]?.seq ?? this.oldest;
-    this.#view.addBefore(messages, more);
+    this.#view.addBefore(messages.map((message) => this.#current(message)), more);
+  }
+
+  /** The text of the message of this number was taken back. */
+  takeBack(seq) {
+    this.#takenBack.add(seq);
+    this.#view.takeBack(seq);
+  }
+
+  /** @param {Message} message */
+  #current(message) {
+    return this.#takenBack.has(message.seq) ? { ...message, text: "" } : message;
   }
 
   /** The server has refused a frame. Returns whether it may have been a request for history. */
