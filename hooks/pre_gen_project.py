@@ -27,6 +27,8 @@ WRITTEN_IN_PLACE = """
 
 # As data, so that no answer can become code.
 answers = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Character by character: two halves of one, as YAML may hold them, are no text, and JSON would join them.
+project_name = "".join(json.loads(r"""{{ cookiecutter.project_name | string | list | tojson }}"""))
 # The thing that has each reserved name.
 reserved = {
     name: owner for owner, lines in answers["_reserved_names"].items() for line in lines for name in line.split()
@@ -122,7 +124,7 @@ def note_skip_if_file_exists():
         sys.exit(f"the project's folder cannot be written to: {error}")
 
 
-check_name(answers["project_name"])
+check_name(project_name)
 check_slug(answers["__answered_slug"])
 check_places()
 note_skip_if_file_exists()

@@ -53,6 +53,7 @@ KEPT = [
     {"project_name": "{{ 7 * 7 }}", "project_slug": None},
     {"project_name": "{# gone #}", "project_slug": None},
     {"project_name": "\ud800", "project_slug": None},
+    {"project_name": "\ud83d\ude80 x", "project_slug": None},
     {"project_name": "a\u2028b", "project_slug": None},
     {"project_name": "\u202egnp.evil", "project_slug": None},
     {"project_name": "x" * 300, "project_slug": "x" * 50},
