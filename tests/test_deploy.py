@@ -442,14 +442,25 @@ def test_messages_cross_between_the_servers(site):
             assert one.receive()["text"] == other.receive()["text"] == text
 
 
+def handshake_of_the_workflow(project, url):
+    """Return the command with which the project's workflow shakes hands, for the site at `url` and ended sooner."""
+    workflow = yaml.safe_load((project / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    (command,) = [step["run"] for step in workflow["jobs"]["docker"]["steps"] if "Handshake" in step.get("name", "")]
+    for old, new in {"http://localhost": url.rstrip("/"), "--max-time 5": "--max-time 2"}.items():
+        assert old in command
+        command = command.replace(old, new)
+    return command
+
+
 @real
 def test_handshake_of_the_workflow(site, bake):
     """The very command with which the baked project's workflow shakes hands."""
     require(shutil.which("curl"), "curl is not installed")
-    workflow = yaml.safe_load((bake() / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    (command,) = [step["run"] for step in workflow["jobs"]["docker"]["steps"] if "Handshake" in step.get("name", "")]
-    command = command.replace("http://localhost", site.nginx.url.rstrip("/")).replace("--max-time 5", "--max-time 2")
+    command = handshake_of_the_workflow(bake(), site.nginx.url)
     assert "connection_established" in output("bash", "-e", "-c", command)
+
+    elsewhere = command.replace("ws/socket-server/", "ws/no-such-path/")
+    assert subprocess.run(["bash", "-e", "-c", elsewhere], capture_output=True).returncode != 0
 
 
 @real

@@ -16,11 +16,10 @@ import time
 
 import httpx
 import pytest
-import yaml
 from clients import open_client
 from engine import Load, Site, engines_network, require_engine
 from servers import wait_until
-from test_deploy import kubernetes
+from test_deploy import handshake_of_the_workflow, kubernetes
 from websockets.exceptions import ConnectionClosed
 
 ROLLS = int(os.environ.get("ROLLS", "1"))
@@ -80,15 +79,9 @@ def answers(site):
         return False
 
 
-def handshake_of_the_workflow(site):
-    workflow = yaml.safe_load((site.project / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    (command,) = [step["run"] for step in workflow["jobs"]["docker"]["steps"] if "Handshake" in step.get("name", "")]
-    return command.replace("http://localhost", site.url.rstrip("/")).replace("--max-time 5", "--max-time 2")
-
-
 def test_handshake(site):
     """By the command of the baked workflow, which must see the greeting and not only an open socket."""
-    command = handshake_of_the_workflow(site)
+    command = handshake_of_the_workflow(site.project, site.url)
     assert "connection_established" in site.run(command).stdout
 
     elsewhere = command.replace("ws/socket-server/", "ws/no-such-path/")

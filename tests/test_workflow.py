@@ -44,17 +44,44 @@ def runner(tmp_path):
 
 def test_every_job_of_a_bake_is_known(bake):
     """A step that is gone, or whose failure counts for nothing, passes: so its commands are here once more."""
-    jobs = workflow_of(bake())["jobs"]
+    workflow = workflow_of(bake())
+    # YAML takes the word `on` for true.
+    assert workflow[True].keys() == {"push", "pull_request", "schedule"}
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"]
+    commands = {name: [step["run"].splitlines() for step in steps_of(bake(), name)[0]] for name in jobs}
     assert list(jobs) == ["test", "vulnerabilities", "news", "docker"]
-    steps, _ = steps_of(bake(), "test")
-    assert [step["run"].splitlines() for step in steps] == [
+    assert commands["test"] == [
         ["pipx install uv", "uv sync"],
         ["uv run ruff check", "uv run ruff format --check", "uv run djlint --check .", "uv run djlint --lint ."],
         ["uv run pytest"],
         ["cp .env.example .env", "uv run manage.py check", "uv run manage.py makemigrations --check", "rm .env"],
         ["uv run manage.py check --deploy --fail-level WARNING"],
     ]
+    export = "uv export --quiet --no-dev --all-extras --no-hashes --format requirements.txt > requirements.txt"
+    audit = "uvx pip-audit --requirement requirements.txt --disable-pip --no-deps"
+    assert commands["vulnerabilities"] == [["pipx install uv", export, audit]]
+    assert [step.get("name") for step in jobs["docker"]["steps"] if "uses" not in step] == [
+        "Build and start",
+        "Handshake through nginx",
+        "What went wrong",
+    ]
+    scheduled = "github.event_name == 'schedule'"
+    assert {name: job["if"] for name, job in jobs.items() if "if" in job} == dict.fromkeys(
+        ["vulnerabilities", "news"], scheduled
+    )
     for name, job in jobs.items():
+        assert job["runs-on"] == "ubuntu-latest"
+        assert job["timeout-minutes"] <= 15
+        # The one that writes is run by the clock only.
+        writes = {"contents": "write", "pull-requests": "write"}
+        assert job["permissions"] == (writes if name == "news" else {"contents": "read"})
+        (checkout,) = [step for step in job["steps"] if "uses" in step]
+        assert job["steps"][0] == checkout
+        # What a step runs finds no token in .git/config. news merges with what was baked, long ago.
+        depth = {"fetch-depth": 0} if name == "news" else {}
+        assert checkout["with"] == {"persist-credentials": False, **depth}
+        assert checkout["uses"].startswith("actions/checkout@")
         for step in [job, *job["steps"]]:
             assert "continue-on-error" not in step, name
             assert not re.search(r"\|\|\s*(true|:)|set \+e", step.get("run", "")), name
@@ -117,13 +144,16 @@ def test_what_production_installs_is_audited(bake, runner, tmp_path):
 
 def test_the_job_with_docker_is_what_is_tested(bake):
     """By test_docker.py and, without an engine, test_deploy.py, which take the handshake from the YAML."""
-    steps, _ = steps_of(bake(), "docker")
+    steps, variables = steps_of(bake(), "docker")
     build, handshake, complain = (step["run"] for step in steps)
 
     tests = (REPOSITORY / "tests" / "test_docker.py").read_text(encoding="utf-8")
     assert f'run("{build}")' in tests
     assert "connection_established" in handshake
     assert complain == "docker compose logs"
+    # What compose.yaml does not start without.
+    asked = re.findall(r"\$\{(\w+):\?", (bake() / "compose.yaml").read_text(encoding="utf-8"))
+    assert variables.keys() == {*asked}
 
 
 def test_the_steps_of_this_repository_are_what_is_run_here():
