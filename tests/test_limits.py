@@ -249,7 +249,8 @@ def test_messages_that_redis_drops_are_logged_and_counted(with_settings, probes)
                 pass
         finally:
             still.process.send_signal(signal.SIGCONT)
-        # Of 500 the other process misses all but some batches. A line for each call would fill the disk of a crashed site.
+        # Of 500 the other process misses all but some batches. A line for each call would fill the disk of a crashed
+        # site.
         wait_until(lambda: total(server, "dropped") > 100, "dropped messages in the log")
         lines = re.findall(r"WARNING realtime.layers: (\d+) messages are dropped: 1 processes are over", server.log)
         assert 1 <= len(lines) <= len(re.findall(r"dropped=[1-9]", server.log))
