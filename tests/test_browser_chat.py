@@ -30,7 +30,7 @@ from browser import (
     waiting,
 )
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run
+from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run, wait_until
 
 # The frames of a user are counted together: tests of limits have users of their own, and one that changes a password.
 USERS = ["ada", "grace", "mallory", "hedy", "barbara", "evelyn", "radia", "joan"]
@@ -77,6 +77,10 @@ SMALL = """() => [...document.querySelectorAll("button, input, textarea, summary
   .filter((element) => element.checkVisibility() && element.type !== "checkbox")
   .map((element) => [element.outerHTML, element.getBoundingClientRect().height])
   .filter(([, height]) => height < 43.9)"""
+# Whether of a room with more messages than fit these alone are scrolled, to their end.
+IN_PLACE = """() => scroller.scrollHeight > scroller.clientHeight
+  && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight <= 1
+  && form.getBoundingClientRect().bottom <= innerHeight && document.documentElement.scrollHeight <= innerHeight"""
 SLOWER = "That was a lot at once. What you wrote is sent in a moment, all by itself."
 SOCKETS = re.compile("/ws/socket-server/")
 PHONE = {"viewport": {"width": 390, "height": 667}, "is_mobile": True, "has_touch": True}
@@ -788,6 +792,8 @@ def test_phone(enter, visit, server):
 @each_engine
 def test_narrow_pages(enter, visit, server):
     page = enter("ada", "old", viewport={"width": 320, "height": 568})
+    expect(messages(page)).to_have_count(50)
+    wait_until(lambda: page.evaluate(IN_PLACE), "the newest message is in sight, and below it the form")
     page.goto(server.url)
     make_room(page, "W" * 100, is_open=False)
     expect_state(page, CONNECTED)
