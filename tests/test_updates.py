@@ -51,6 +51,7 @@ STARTER_EDITS = {
     "chat": {
         "chat/templates/chat/room.html": (None, "{# ours #}"),
         "chat/views.py": ("ROOMS_ON_A_PAGE = 50", "OURS = True"),
+        "chat/consumers.py": ("PAGE = 50", "OURS = True"),
         "chat/models.py": (None, "# ours"),
         "chat/tests/test_views.py": (None, "# ours"),
     },
