@@ -412,6 +412,8 @@ def test_page_and_script_through_nginx(site):
         page = browser.get("/")
         assert page.status_code == 200
         assert page.headers["Content-Encoding"] == "gzip"
+        # A cache on the way keeps one for those that take it compressed, and one for others.
+        assert "Accept-Encoding" in page.headers.get("Vary", "")
         assert page.headers["Server"] == "nginx"
         script = browser.get(re.search(r'src="(/static/chat/chat\.\w+\.js)"', page.text)[1])
         assert script.status_code == 200
@@ -744,6 +746,17 @@ def test_clients_that_do_not_go_on_are_cut_off(bake):
                 with suppress(ConnectionResetError):
                     while client.recv(2**16):
                         pass
+
+
+@real
+def test_after_a_reload_sockets_come_to_the_new_processes(served, site):
+    """With a smaller number than the file's: without any, the old ones stay for as long as a socket of theirs does."""
+    changes = {"worker_shutdown_timeout 10s": "worker_shutdown_timeout 1s"}
+    with Nginx(served, site.servers, changes) as nginx, open_client(nginx) as client:
+        client.ping()
+        nginx.process.send_signal(signal.SIGHUP)
+        with pytest.raises(ConnectionClosed):
+            client.receive(timeout=15)
 
 
 @real
