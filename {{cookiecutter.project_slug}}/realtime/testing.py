@@ -10,8 +10,8 @@ For a project's tests: fixtures of pytest, which its conftest.py takes over with
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
 import pytest
@@ -19,7 +19,7 @@ from asgiref.sync import sync_to_async
 from channels.routing import get_default_application
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 from django.test import Client
 
 from . import broadcasts
@@ -33,6 +33,39 @@ class Socket(WebsocketCommunicator):
     """A browser's end of a WebSocket."""
 
     greeting: Any = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str,
+        *,
+        user: "AbstractBaseUser | None" = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        application: Any = None,
+        greeting: bool = True,
+    ) -> Self:
+        """
+        Open a socket: `socket = await Socket.open("/ws/socket-server/", user=ann)`.
+
+        The fixture `open_socket` does so, and disconnects it, too. Tests of Django's TestCase have no fixtures: they
+        call this, and `await socket.disconnect()` at the end.
+
+        It goes through the whole of asgi.py, unless another `application` is given, and logs in `user` by a session
+        cookie. The greeting is read, unless `greeting=False`; it is `socket.greeting`: a dict, or the str or bytes that
+        is no JSON object. One that is refused has none: `greeting=False`, and `await socket.closed_with()` is the code.
+        """
+        pairs = [(b"host", b"testserver"), (b"origin", b"http://testserver"), *headers]
+        if user is not None:
+            client = Client()
+            await sync_to_async(client.force_login)(user)
+            name = settings.SESSION_COOKIE_NAME
+            pairs.append((b"cookie", f"{name}={client.cookies[name].value}".encode()))
+        socket = cls(application or get_default_application(), path, pairs)
+        accepted, code = await socket.connect(timeout=5)
+        assert accepted, f"refused with {code}"
+        if greeting:
+            socket.greeting = await socket.receive_greeting()
+        return socket
 
     async def receive_json_from(self, timeout: float = 5) -> Any:  # noqa: ASYNC109
         """As Channels' own, which waits for 1 second: not enough for a busy machine."""
@@ -74,11 +107,7 @@ def load_asgi():
 @pytest.fixture
 async def open_socket(transactional_db):
     """
-    Return a coroutine function that opens a Socket: `socket = await open_socket("/ws/socket-server/", user=ann)`.
-
-    It goes through the whole of asgi.py, unless another `application` is given, and logs in `user` by a session cookie.
-    Further `headers` are pairs of bytes. The greeting is read, unless `greeting=False`; it is `socket.greeting`: a dict,
-    or the str or bytes that is no JSON object.
+    Return a coroutine function that opens a Socket, as Socket.open() does: `await open_socket("/ws/…", user=ann)`.
 
     A consumer reads the database in a thread with a connection of its own. Under the `db` fixture it would not see what
     a test has saved, and what it writes itself would stay: hence `transactional_db`.
@@ -86,22 +115,12 @@ async def open_socket(transactional_db):
     """
     sockets = []
 
-    async def open_socket(path, *, user=None, headers=(), application=None, greeting=True):
-        headers = [(b"host", b"testserver"), (b"origin", b"http://testserver"), *headers]
-        if user is not None:
-            client = Client()
-            await sync_to_async(client.force_login)(user)
-            name = settings.SESSION_COOKIE_NAME
-            headers.append((b"cookie", f"{name}={client.cookies[name].value}".encode()))
-        socket = Socket(application or get_default_application(), path, headers)
-        sockets.append(socket)
-        accepted, code = await socket.connect(timeout=5)
-        assert accepted, f"refused with {code}"
-        if greeting:
-            socket.greeting = await socket.receive_greeting()
-        return socket
+    class ListedSocket(Socket):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            sockets.append(self)
 
-    yield open_socket
+    yield ListedSocket.open
     for socket in sockets:
         with contextlib.suppress(asyncio.CancelledError):
             await socket.disconnect()
@@ -126,16 +145,22 @@ def assert_broadcast(group: "str | AbstractBaseUser", /, **fields: object) -> It
     """
     Assert that exactly one frame with these fields is broadcast to `group`, by a consumer or by notify().
 
-        with assert_broadcast("news", type="news", title="Hello"), django_capture_on_commit_callbacks(execute=True):
+        with assert_broadcast("news", type="news", title="Hello"):
             client.post("/news/", {"title": "Hello"})
+
+    What notify() would send at the commit counts, also in a test that never commits, such as one of Django's TestCase.
 
     group: a str, or a user, for what notify_user() sends. Without fields any frame counts, also a str or bytes.
 
+    A consumer takes a moment: in the block, wait for what the test's socket receives from it.
+
     Yields the list of all frames that are broadcast to the group meanwhile: a dict each, or the str or bytes it was.
+    It is complete after the block.
     """
     group = group if isinstance(group, str) else broadcasts.group_of(group)
     messages: list[dict[str, Any]] = []
-    send, hand_over = Fanout.send, broadcasts._hand_over
+    uncommitted = []
+    send, hand_over, send_on_commit = Fanout.send, broadcasts._hand_over, broadcasts.send_on_commit
 
     def record(message):
         # What notify() hands over comes to the fan-out later.
@@ -152,14 +177,26 @@ def assert_broadcast(group: "str | AbstractBaseUser", /, **fields: object) -> It
         record(message)
         hand_over(message)
 
+    def remember_and_send_on_commit(message):
+        connection = transaction.get_connection()
+        send_on_commit(message)
+        # Of this thread: the test may run in another one.
+        uncommitted.extend((message, hook, connection) for hook in connection.run_on_commit[-1:])
+
     frames: list[Any] = []
     with (
         mock.patch.object(Fanout, "send", record_and_send),
         mock.patch.object(broadcasts, "_hand_over", record_and_hand_over),
+        mock.patch.object(broadcasts, "send_on_commit", remember_and_send_on_commit),
     ):
         yield frames
+    for message, hook, connection in uncommitted:
+        # A rollback has taken it out.
+        if hook in connection.run_on_commit:
+            record(message)
     matching = [f for f in frames if not fields or (isinstance(f, dict) and fields.items() <= f.items())]
-    assert len(matching) == 1, f"{len(matching)} frames with {fields} to {group!r}; all of them: {frames}"
+    hint = "" if frames else " (where a consumer sends it, wait in the block for what a socket receives)"
+    assert len(matching) == 1, f"{len(matching)} frames with {fields} to {group!r}; all of them: {frames}{hint}"
 
 
 def frame_of(message):
