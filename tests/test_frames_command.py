@@ -108,6 +108,8 @@ def test_the_official_parser_accepts_the_document(node_packages, document):
         ["send", "/ws/board/{room}/", [*greetings, "stroke", "message", "whole-state", "connection_established"]],
         ["receive", "/ws/other/{number}/", ["ping", "message"]],
         ["send", "/ws/other/{number}/", ["connection_established", *greetings, "message"]],
+        ["receive", "/ws/chat/", ["ping", "stroke"]],
+        ["send", "/ws/chat/", ["connection_established", *greetings]],
     ]
 
 
@@ -140,7 +142,7 @@ def test_frames_of_the_same_name_and_module_are_refused(with_routes):
 def test_every_socket_is_in_the_document(document):
     channels = {channel["address"]: channel for channel in document["channels"].values()}
 
-    assert list(channels) == ["/ws/board/{room}/", "/ws/other/{number}/", "/ws/other/tutorial/{room}/"]
+    assert list(channels) == ["/ws/board/{room}/", "/ws/other/{number}/", "/ws/other/tutorial/{room}/", "/ws/chat/"]
     assert channels["/ws/board/{room}/"]["description"] == "A whiteboard for many."
     assert channels["/ws/other/tutorial/{room}/"]["messages"] == {}
     assert document["components"]["messages"]["Stroke"]["summary"] == "Draw a line."
@@ -155,7 +157,7 @@ def test_limits_are_in_the_schema(document):
 def test_the_types_are_typescript(node_packages, declared, tmp_path):
     types = run(declared, "manage.py", "frames", "--typescript").stdout
     (tmp_path / "frames.ts").write_text(types, encoding="utf-8")
-    # Its two consumers are both called Board.
+    # Two of its consumers are both called Board.
     names = {"BoardReceives": "chat_probes_BoardReceives", "Message": "chat_probes_Message"}
     code = TYPED.replace("__NAME__", "chat_probes_OtherBoardReceives")
     for name, longer in names.items():
@@ -164,6 +166,7 @@ def test_the_types_are_typescript(node_packages, declared, tmp_path):
 
     compile_typescript(node_packages, tmp_path)
     assert "/** Draw a line. It is kept for a day. */\nexport type Stroke = {" in types
+    assert "\nexport type ChatReceives = Ping | Stroke;\n" in types
     assert "unknown" not in types.replace('"next-one"?: unknown;', "").replace("Record<string, unknown>", "")
 
 
@@ -173,6 +176,7 @@ def test_the_table_has_a_row_for_each_frame(declared):
     assert tables.startswith("`/ws/board/{room}/`\n\n| from | frame | |\n| --- | --- | --- |\n| page | `{")
     stroke = '`{"type": "stroke", "points": […], "id"?: "…", "colour"?: "blue" or "red", "width"?: 1 or 2}`'
     assert f"| page, server | {stroke} | Draw a line. |\n" in tables
+    assert "/ws/other/tutorial/" not in tables
     assert "| Say something, */ even this \\| that. |\n" in tables
     assert '| server | `{"type": "connection_established", "room": "…", "id"?: "…", "max_size"?: n,' in tables
 

@@ -39,10 +39,11 @@ class Command(BaseCommand):
             raise CommandError("ASGI_APPLICATION has no consumer behind a URLRouter for websocket.")
         frames = [frame for _, consumer in routes for frames in frames_of(consumer) for frame in frames]
         names, schemas = describe(dict.fromkeys(frames))
+        declared = [(path, consumer) for path, consumer in routes if any(frames_of(consumer))]
         if typescript:
-            self.stdout.write(to_typescript(routes, names, schemas))
+            self.stdout.write(to_typescript(declared, names, schemas))
         elif table:
-            self.stdout.write(to_tables(routes, names, schemas))
+            self.stdout.write(to_tables(declared, names, schemas))
         else:
             document = to_asyncapi(routes, names, schemas)
             self.stdout.write(json.dumps(document, indent=2, ensure_ascii=False))
@@ -192,10 +193,9 @@ def to_typescript(routes, names, schemas):
         name = consumer.__name__ if len(same) == 1 else f"{consumer.__module__}.{consumer.__qualname__}"
         paths = ", ".join(path for path, other in routes if other is consumer)
         for word, frames in zip(("Receives", "Sends"), frames_of(consumer), strict=True):
-            if frames:
-                union = " | ".join(identifier(names[frame]) for frame in frames)
-                comment = f"/** What {consumer.__name__} at {paths} {word.lower()}. */"
-                blocks.append(f"{comment}\nexport type {identifier(name)}{word} = {union};")
+            union = " | ".join(identifier(names[frame]) for frame in frames)
+            comment = f"/** What {consumer.__name__} at {paths} {word.lower()}. */"
+            blocks.append(f"{comment}\nexport type {identifier(name)}{word} = {union};")
     return "\n\n".join(blocks)
 
 
