@@ -8,11 +8,12 @@ database about all rooms together, so that what nobody tells is noticed, too.
 import asyncio
 import logging
 import time
+import uuid
 from contextlib import suppress
 
 from django.conf import settings
 
-from realtime import Close
+from realtime import Close, notify_consumers
 from realtime.batches import Batcher
 from realtime.database import query
 from realtime.fanout import Broadcast, Subscription
@@ -22,7 +23,7 @@ from realtime.process import process
 
 from . import frames
 from .feed import Feed
-from .models import get_last_seqs, get_names_present, look_up
+from .models import get_last_seqs, get_names_present, look_up, post_message
 from .presence import LISTED, Present, Recorder
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,14 @@ BATCH = 1000
 def room_group(room_id):
     """Return the name of the group of a room in all processes, a str."""
     return f"room.{room_id}"
+
+
+def say(room_id, user, text):
+    """Store a message of a view, a task or a command, show it at once, when the transaction commits, and return it."""
+    message, _ = post_message(room_id, user, uuid.uuid4(), text)
+    hint = (message.seq, encode(frames.StoredMessage.of(message)))
+    notify_consumers(room_group(room_id), {"type": "chat.messages", "messages": [hint]})
+    return message
 
 
 class PlaceBatcher(Batcher):

@@ -486,6 +486,16 @@ async def test_what_is_broadcast_to_the_room(enter, room, ann):
     assert await receive(socket, "notice") == {"type": "notice"}
 
 
+async def test_what_a_view_or_a_command_says_is_shown_at_once(enter, room, ann, seldom):
+    socket = await enter(ann, room)
+    await is_live(socket)
+
+    message = await sync_to_async(rooms.say)(room.pk, ann, "Hello")
+
+    frame = await receive(socket, "message")
+    assert (frame["seq"], frame["id"], frame["text"]) == (1, str(message.pk), "Hello")
+
+
 async def test_a_room_is_left_with_its_last_reader(enter, room, ann, until):
     sockets = [await enter(ann, room) for _ in range(2)]
     open_rooms = process()[rooms.OpenRooms]
