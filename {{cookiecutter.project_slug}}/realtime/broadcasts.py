@@ -54,7 +54,7 @@ async def anotify(group: str, frame: Sendable) -> None:
 
 
 def notify_user(user: "AbstractBaseUser", frame: Sendable) -> None:
-    """As notify(), to all sockets of `user`: each tab, on each device, whatever consumer it has."""
+    """As notify(), to all sockets of `user`: each tab, on each device, whichever RealtimeConsumer it has."""
     notify(group_of(user), frame)
 
 
@@ -99,7 +99,7 @@ def _on_commit(message):
         asyncio.get_running_loop()
     except RuntimeError:
         return send_on_commit(message)
-    raise RuntimeError("In asynchronous code write `await anotify(…)`, or call notify() through sync_to_async().")
+    raise RuntimeError("In asynchronous code write `await anotify(…)`, or call this through sync_to_async().")
 
 
 def send_on_commit(message):

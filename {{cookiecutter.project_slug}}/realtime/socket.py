@@ -70,9 +70,7 @@ class Socket:
         started = time.monotonic()
         try:
             if self.token is not None and self._protocols == []:
-                self.log(
-                    logging.WARNING, "refused: a browser that offers bearer.<token> must offer another protocol, too"
-                )
+                self.log(logging.WARNING, "refused: a browser with bearer.<token> must offer another protocol, too")
                 return await self.send({"type": "websocket.close"})
             await application(self._scope, self.receive, self.send)
         except Unavailable:
@@ -82,9 +80,11 @@ class Socket:
         except asyncio.CancelledError:
             if not self._aborted or self._task.uncancel():
                 raise
-        except Exception:
+        except Exception as error:
             # The server logs the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
             self.code = Close.INTERNAL_ERROR
+            if "message type realtime.broadcast" in str(error):
+                error.add_note("Consumers of Channels' own hear notify_consumers() and group_send(), not notify().")
             raise
         finally:
             self.greeted()
