@@ -41,6 +41,57 @@ for reading in Reading.objects.order_by("room__slug"):
 print(*[(room.slug, room.unread) for room in list_rooms(User.objects.get(username="ada"))])
 print(list_rooms(User.objects.get(username="grace")).get().last_at.date())
 """
+# Each function meets a transaction that has the first of many rows, and takes the rest once it is waited for.
+TAKE_IN_ORDER = """
+import threading
+import uuid
+from django.db import connection, transaction
+from django.utils import timezone
+from accounts.models import User
+from chat.models import Reading, Room, post_message, take_back
+from chat.unread import mark_read
+
+users = User.objects.bulk_create(User(username=f"user{n}") for n in range(30))
+room, new = (Room.objects.create(name=name, slug=name) for name in ("room", "new"))
+post_message(room.pk, users[0], uuid.uuid4(), "rude")
+# The first one is where PostgreSQL finds it last, by an index or without.
+Reading.objects.bulk_create(Reading(room=room, user=user) for user in reversed(users))
+Reading.objects.filter(room=room, user=users[-1]).update(changed_at=timezone.now())
+
+def run(function):
+    try:
+        function()
+    except Exception as error:
+        print(error)
+    connection.close()
+
+def is_waited_for():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
+
+def lock(user):
+    Reading.objects.select_for_update().get(room=room, user=user)
+
+def make(user):
+    Reading.objects.create(room=new, user=user)
+
+for take, (first, *rest), function in [
+    (lock, users[::-1], lambda: take_back(room.pk, users[0], 1)),
+    (lock, users[::-1], lambda: mark_read({(room.pk, user.pk): 1 for user in users})),
+    (make, users, lambda: mark_read({(new.pk, user.pk): 1 for user in users})),
+]:
+    with transaction.atomic():
+        take(first)
+        other = threading.Thread(target=run, args=[function])
+        other.start()
+        while not is_waited_for():
+            assert other.is_alive()
+        for user in rest:
+            take(user)
+    other.join()
+print(Reading.objects.filter(read_seq=1).count())
+"""
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -62,6 +113,17 @@ def test_a_database_of_the_last_release_is_migrated(bake, request, tmp_path, dat
     assert output.splitlines() == ["closed ada 0 0", "lobby ada 3 0", "('closed', 0) ('lobby', 0)", "2026-01-03"]
     by_last_release = FILL_OLD.partition("ada, grace")[0] + 'Room.objects.create(name="New", slug="new")'
     run(project, "manage.py", "shell", "--no-imports", "-c", by_last_release, env=env)
+
+
+def test_processes_do_not_wait_for_each_other_without_end(bake, postgres):
+    """PostgreSQL would end one of them, and all sockets of its process would take the database for lost."""
+    project = bake(starter="chat")
+    env = LOCAL_PRODUCTION | {"DATABASE_URL": postgres.create_database()}
+    run(project, "manage.py", "migrate", env=env)
+
+    result = run(project, "manage.py", "shell", "--no-imports", "-c", TAKE_IN_ORDER, env=env, check=False)
+
+    assert result.stdout == "60\n"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

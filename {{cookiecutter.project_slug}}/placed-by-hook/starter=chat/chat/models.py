@@ -360,8 +360,9 @@ def count_edit(message):
     room.update(edits=F("edits") + 1)
     edits, last_seq = room.values_list("edits", "last_seq").get()
     if message.seq == last_seq:
-        # The lists of all who have the room show it.
-        Reading.objects.filter(room=message.room_id).update(changed_at=timezone.now())
+        # The lists of all who have the room show it. Locked in the order of mark_read().
+        readings = Reading.objects.select_for_update().filter(room=message.room_id).order_by("pk")
+        Reading.objects.filter(pk__in=readings).update(changed_at=timezone.now())
     return edits
 
 

@@ -52,26 +52,36 @@ def mark_read(marks, entered=None):
     entered: the pairs whose room comes into the user's list, if it is not there; all of them unless given.
     """
     now = timezone.now()
+    made = enter_rooms(set(marks) if entered is None else entered)
     rooms, users = {room_id for room_id, _ in marks}, {user_id for _, user_id in marks}
-    # Locked, so that what is counted below has all messages that store_message() has counted, and in one order.
+    # Locked, so that what is counted below has all messages that store_message() has counted; in one order, as all that
+    # lock many of these rows, or PostgreSQL ends one of two that wait for each other.
     stored = Reading.objects.select_for_update().filter(room__in=rooms, user__in=users).order_by("pk")
     stored = {(room_id, user_id): seq for room_id, user_id, seq in stored.values_list("room", "user", "read_seq")}
-    if missing := (marks.keys() if entered is None else entered) - stored.keys():
-        rooms = set(Room.objects.filter(pk__in={room_id for room_id, _ in missing}).values_list("pk", flat=True))
-        users = {user_id for _, user_id in missing}
-        users = set(get_user_model().objects.filter(pk__in=users).values_list("pk", flat=True))
-        readings = [Reading(room_id=room, user_id=user) for room, user in missing if room in rooms and user in users]
-        Reading.objects.bulk_create(readings, ignore_conflicts=True)
     # Those who read along in a room have all read the same: one statement for them all.
     same = defaultdict(list)
     for (room_id, user_id), seq in marks.items():
-        if stored.get((room_id, user_id), -1) < seq:
+        if (room_id, user_id) in made or stored.get((room_id, user_id), -1) < seq:
             same[room_id, seq].append(user_id)
     for (room_id, seq), user_ids in same.items():
         own = Message.objects.filter(room=room_id, user=OuterRef("user"), seq__gt=seq).order_by()
         own = own.values("room").annotate(count=Count("pk")).values("count")
         readings = Reading.objects.filter(room=room_id, user__in=user_ids, read_seq__lte=seq)
         readings.update(read_seq=seq, own=Coalesce(Subquery(own), 0), changed_at=now)
+
+
+def enter_rooms(pairs):
+    """Put rooms into users' lists. Return those that were not there: a set, as `pairs`, of room and user."""
+    rooms, users = {room_id for room_id, _ in pairs}, {user_id for _, user_id in pairs}
+    missing = pairs and pairs - set(Reading.objects.filter(room__in=rooms, user__in=users).values_list("room", "user"))
+    if missing:
+        # Some of them may be gone.
+        rooms = set(Room.objects.filter(pk__in=rooms).values_list("pk", flat=True))
+        users = set(get_user_model().objects.filter(pk__in=users).values_list("pk", flat=True))
+        pairs = sorted((room, user) for room, user in missing if room in rooms and user in users)
+        readings = [Reading(room_id=room, user_id=user) for room, user in pairs]
+        Reading.objects.bulk_create(readings, ignore_conflicts=True)
+    return missing
 
 
 def find_changes(since, user_ids):
