@@ -1,5 +1,6 @@
 """notify() and its relatives from everywhere, over Redis to two processes, and while Redis is away."""
 
+import os
 import re
 import shutil
 import signal
@@ -113,13 +114,15 @@ def test_nothing_is_sent_after_a_rollback_and_mistakes_are_errors_at_once(server
         assert client.receive() == notified("next")
 
 
-def test_a_command_that_ends_at_once_finds_redis_by_name(site, redis, env, servers):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_that_end_at_once_find_redis_by_name(site, redis, env, servers):
+    """Those of multiprocessing, and of queues such as RQ, end without atexit."""
     one, _ = servers
-    code = 'from realtime import notify; notify("lobby", {"type": "notified", "text": "bye", "number": 0})'
     with open_client(one) as client:
         named = env | {"REDIS_URL": redis.url.replace("127.0.0.1", "localhost")}
-        run(site, "manage.py", "shell", "--no-imports", "-c", code, env=named)
-        assert client.receive() == notified("bye")
+        run_probe(site, "ends.py", "lobby", env=named)
+        for text in ("fork", "forkserver", "spawn", "pool", "first", "second", "third", "last"):
+            assert client.receive() == notified(text)
 
 
 def test_a_command_reaches_both_processes_in_order(site, env, servers):
@@ -203,6 +206,9 @@ class Celery(Process):
 
     def __init__(self, project, pool, env):
         options = ["--pool", pool, "--concurrency", "2", "--loglevel", "INFO", "--without-mingle", "--without-gossip"]
+        if pool == "prefork":
+            # A task is the last of its process.
+            options += ["--max-tasks-per-child", "1"]
         self.command = [python_of(project), "-m", "celery", "-A", "chat.probes", "worker", *options]
         self.directory, self.env = project, clean_environ(**env)
         self.log_file = project / f"celery-{pool}.log"

@@ -170,6 +170,15 @@ def test_what_redis_could_not_carry_is_an_error_also_in_memory(db, value):
         notify_consumers("group", {"type": "group.count", "value": value})
 
 
+async def test_consumers_are_told_what_redis_would_carry(connect):
+    """It takes no keys that are numbers, and fails with all messages that were sent together with one."""
+    socket = await connect()
+
+    await sync_to_async(notify_consumers)("group", {"type": "group.renamed", "name": {1: ("new",)}})
+
+    assert (await socket.receive_type("renamed"))["name"] == {"1": ["new"]}
+
+
 def test_who_is_anonymous_cannot_be_notified(db):
     for user in (AnonymousUser(), get_user_model()(username="not saved")):
         with pytest.raises(ValueError, match="saved user"):
@@ -276,7 +285,7 @@ async def test_the_end_of_a_command_waits_for_all_messages(monkeypatch):
     for number in range(10):
         notifier.put({"type": "test", "group": "group", "number": number})
 
-    await notifier.sent()
+    await broadcasts._sent()
 
     assert sent == list(range(10))
 

@@ -5,6 +5,7 @@ import atexit
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import socket
 import threading
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 # Seconds
 ANSWER_TIMEOUT = 1
 
+_pid = os.getpid()
+# The last message of notify() in each thread.
+_last = threading.local()
+
 
 def notify(group: str, frame: Sendable) -> None:
     """
@@ -39,8 +44,8 @@ def notify(group: str, frame: Sendable) -> None:
 
     frame: a Frame, a dict with a "type", a str or bytes, as in a consumer's broadcast(). It is sent when the
     transaction commits, and never after a rollback; without a transaction, at once. The caller does not wait for the
-    channel layer, whose errors are logged: what is committed cannot be undone. Raises TypeError or ValueError for a
-    bad group or frame.
+    channel layer, save in a child process without a server, 1 s at most. Its errors are logged: what is committed cannot
+    be undone. Raises TypeError or ValueError for a bad group or frame.
     """
     _on_commit(broadcast_of(group, encode(frame)))
 
@@ -67,12 +72,12 @@ def notify_consumers(group: str, message: dict[str, Any]) -> None:
     """
     As notify(), to the consumers in `group` rather than to their clients.
 
-    message: a dict whose "type" names the method that is called: room_renamed() for {"type": "room.renamed", …}. Its values
-    are those of JSON; TypeError for others, such as dates, which Redis could not carry.
+    message: a dict whose "type" names the method that is called: room_renamed() for {"type": "room.renamed", …}. It
+    arrives as JSON carries it; TypeError for other values, such as dates.
     """
     get_handler_name(message)
-    # In memory all would arrive, and fail in production only.
-    json.dumps(message)
+    # In memory all would arrive. Redis refuses some where they are received, together with what comes with them.
+    message = json.loads(json.dumps(message))
     _on_commit(message | {"group": group, "version": VERSION})
 
 
@@ -98,6 +103,7 @@ def _on_commit(message):
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        _last.message = message
         return send_on_commit(message)
     raise RuntimeError("In asynchronous code write `await anotify(…)`, or call this through sync_to_async().")
 
@@ -109,19 +115,19 @@ def send_on_commit(message):
 
 def _hand_over(message):
     """Give `message` to the event loop that sends it: the server's, or one in a thread of our own."""
-    loop = server_loop()
+    loop, is_child = server_loop(), False
     if loop is None:
         if layers.is_local(get_channel_layer()):
             # That a login has ended is found out by each process, too, if a little later.
             return None if message["type"] == "realtime.logout" else _warn_that_nobody_hears()
         # A fork has no threads.
         loop = _own_loop(os.getpid())
+        is_child = os.getpid() != _pid or multiprocessing.parent_process() is not None
     # In an empty context: in the caller's, whose ORM thread may be this one, members could not use the database.
-    loop.call_soon_threadsafe(_put, message, context=Context())
-
-
-def _put(message):
-    process()[Notifier].put(message)
+    loop.call_soon_threadsafe(lambda: process()[Notifier].put(message), context=Context())
+    if is_child and message is getattr(_last, "message", None):
+        # Pools and queues end their processes without atexit. Only the last of a transaction waits for all.
+        _wait_until_sent(loop, os.getpid())
 
 
 @cache
@@ -139,17 +145,19 @@ class OwnLoop(asyncio.SelectorEventLoop):
 def _own_loop(pid):
     loop = OwnLoop()
     threading.Thread(target=loop.run_forever, name="realtime.notify", daemon=True).start()
-    atexit.register(_wait_at_exit, loop, pid)
+    atexit.register(_wait_until_sent, loop, pid)
     return loop
 
 
-def _wait_at_exit(loop, pid):
+def _wait_until_sent(loop, pid):
     if pid == os.getpid():
         asyncio.run_coroutine_threadsafe(_sent(), loop).result()
 
 
 async def _sent():
-    await process()[Notifier].sent()
+    """Wait until all is sent or lost: no message waits longer than ANSWER_TIMEOUT, and with one all are lost."""
+    if (task := process()[Notifier].task) is not None:
+        await asyncio.wait([task])
 
 
 class Notifier:
@@ -157,18 +165,13 @@ class Notifier:
 
     def __init__(self):
         self._waiting = deque()
-        self._task = None
+        self.task = None
 
     def put(self, message):
         """Send `message` soon."""
         self._waiting.append(message)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send_waiting())
-
-    async def sent(self):
-        """Wait until all is sent or lost: no message waits longer than ANSWER_TIMEOUT, and with one all are lost."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._send_waiting())
 
     async def _send_waiting(self):
         while self._waiting:

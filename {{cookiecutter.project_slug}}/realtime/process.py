@@ -1,10 +1,12 @@
 """What a server process has once, and all of its sockets share."""
 
 import asyncio
+import os
 import warnings
 from typing import Any
 
-_server = None
+# The event loop of the server, by process: a fork has a copy of its parent's.
+_servers = {}
 _show_warning = warnings.showwarning
 
 
@@ -37,14 +39,14 @@ def process() -> Process:
 
 def serve():
     """As process(), of a server."""
-    global _server
     if warnings.showwarning.__module__.startswith("twisted."):
         # daphne's runserver throws away what it is warned of, "coroutine 'join' was never awaited" for one.
         warnings.showwarning = _show_warning
-    _server = asyncio.get_running_loop()
+    _servers[os.getpid()] = asyncio.get_running_loop()
     return process()
 
 
 def server_loop():
     """Return the event loop of the server that runs in this process, or None."""
-    return _server if _server is not None and _server.is_running() else None
+    loop = _servers.get(os.getpid())
+    return loop if loop is not None and loop.is_running() else None
