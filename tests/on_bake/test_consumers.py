@@ -646,3 +646,17 @@ async def test_log(caplog):
     opened, closed = caplog.messages
     assert opened == "WebSocket /ws/test/ of unknown opened"
     assert closed.startswith("WebSocket /ws/test/ of unknown closed with 4000 after 0.")
+
+
+async def test_the_log_has_the_code_that_the_client_has_seen(caplog):
+    class LeavingWithAnError(Consumer):
+        async def disconnect(self, code):
+            raise ZeroDivisionError
+
+    caplog.set_level(logging.INFO, "realtime")
+
+    socket = await connect(LeavingWithAnError)
+    with pytest.raises(ZeroDivisionError):
+        await socket.disconnect(1001)
+
+    assert "closed with 1001 after 0." in caplog.messages[-1]

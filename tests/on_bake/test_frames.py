@@ -330,9 +330,11 @@ def test_a_required_field_may_follow_those_of_a_built_in_frame():
     }
 
 
-def test_a_class_in_place_of_a_list_is_told_so():
+@pytest.mark.parametrize("receives", [Message, Message | Ping, {Message}, None])
+def test_what_is_no_list_is_told_so(receives):
+    """`manage.py frames` goes through it, too, and in its order."""
     with pytest.raises(TypeError, match=r"\[Message\]"):
-        decoder_of(Message)
+        decoder_of(receives)
 
 
 def test_two_frames_of_one_type_are_refused():

@@ -72,8 +72,7 @@ class Authentication:
             user, session, expires_at = await authenticate_token(socket, scope)
         if user is None:
             return await socket.close(Close.NOT_LOGGED_IN)
-        socket.user, socket.session = user, session
-        socket.owner = limits.owner_of(user, socket.address)
+        socket.user, socket.owner = user, limits.owner_of(user, socket.address)
         login = Login(socket, user, session.session_key if user.is_authenticated else None, expires_at)
         owners = socket.process[limits.Owners]
         if not owners.enter(socket.owner):

@@ -152,7 +152,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return frames.Pong()
 
     async def disconnect(self, code: int | None) -> None:
-        """Give back what `connect()` took. Groups are left already. code: int, or None if the handshake failed."""
+        """Give back what `connect()` took. Groups are left already. code: int, or None without a close, as after an error."""
 
     # Groups
 

@@ -127,9 +127,7 @@ class FrameError(Exception):
 
     def __init__(self, code: str, message: str, id: str | None = None):
         super().__init__(message)
-        self.code = code
-        self.message = message
-        self.id = id
+        self.code, self.message, self.id = code, message, id
 
 
 _TOO_DEEP = ("too_deep", "The frame is nested too deep.")
@@ -164,8 +162,9 @@ def decoder_of(frame_classes: Iterable[type[Frame]]) -> Callable[[str], Frame]:
 
     The function raises FrameError for any other text. Keys that no field has are skipped.
     """
-    if isinstance(frame_classes, type):
-        raise TypeError(f"`receives` must be a list: [{frame_classes.__name__}].")
+    if not isinstance(frame_classes, list | tuple):
+        name = getattr(frame_classes, "__name__", "Message")
+        raise TypeError(f"`receives` must be a list, such as [{name}], not {frame_classes!r}.")
     classes: dict[Any, type[Frame]] = {"": _NoFrame}
     for frame_class in {id(each): each for each in (Ping, *frame_classes)}.values():
         if not (isinstance(frame_class, type) and issubclass(frame_class, Frame)):

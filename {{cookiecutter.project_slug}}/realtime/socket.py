@@ -49,7 +49,7 @@ class Socket:
     """
     One WebSocket, from the handshake to its end.
 
-    token: the bearer token that the client offered, a str, or None. user, session: set by Authentication, None before.
+    token: the bearer token that the client offered, a str, or None. user, owner: set by Authentication, None before.
     address, path: for the log. code: what the socket was closed with, or None.
     """
 
@@ -59,7 +59,7 @@ class Socket:
         self.process = serve()
         self.activity = self.process[Activity]
         self.outbox = Outbox(send, self.activity, self._overflow)
-        self.user = self.session = self.owner = self.code = None
+        self.user = self.owner = self.code = None
         self.accepted = self.counts_itself = self._opened = self._connected = False
         self._greeted = self._ended = self._aborted = False
         self._scope, self.server_receive, self._send = scope, receive, send
@@ -82,7 +82,7 @@ class Socket:
                 raise
         except Exception as error:
             # The server logs the traceback, and closes with 1011 (RFC 6455, section 7.4.1).
-            self.code = Close.INTERNAL_ERROR
+            self.code = self.code or Close.INTERNAL_ERROR
             if "message type realtime.broadcast" in str(error):
                 error.add_note("Consumers of Channels' own hear notify_consumers() and group_send(), not notify().")
             raise
