@@ -190,6 +190,15 @@ describe("the list of messages", () => {
     assert.deepEqual(view.takenBack, [3, 4, 5]);
   });
 
+  test("in another database the numbers are those of other texts", () => {
+    open(4, 4);
+    timeline.takeBack(2);
+    assert.equal(timeline.greet({ last_seq: 2 }), false);
+    timeline.greet({ last_seq: 2 });
+    for (const seq of [1, 2]) timeline.take(message(seq));
+    assert.deepEqual(view.texts.slice(-2), ["number 1", "number 2"]);
+  });
+
   test("whatever is lost, doubled or overtaken, the run has no gap", () => {
     let seed = 1;
     const random = (below) => (seed = (seed * 48271) % 2147483647) % below;

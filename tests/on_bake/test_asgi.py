@@ -179,7 +179,19 @@ def test_a_proxy_that_ends_tls(settings):
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
     assert remedy_of(scope_of("a.example", x_forwarded_proto="https"), "https://a.example") is None
+    # The first of two proxies saw the page.
+    assert remedy_of(scope_of("a.example", x_forwarded_proto="https, http"), "https://a.example") is None
     assert remedy_of(scope_of("a.example", "wss", x_forwarded_proto="http"), "https://a.example")
+
+
+def test_a_proxy_that_names_the_host(settings):
+    settings.ALLOWED_HOSTS = ["a.example", "web"]
+    scope = scope_of("web", x_forwarded_host="a.example")
+    assert remedy_of(scope, "http://a.example")
+
+    settings.USE_X_FORWARDED_HOST = True
+
+    assert remedy_of(scope, "http://a.example") is None
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,16 @@ from django.utils import timezone
 from chat.frames import StoredMessage
 from chat.models import (
     PRESENCE_LIFETIME,
+    Ban,
     IdTaken,
     Message,
     Presence,
+    Reading,
     Room,
     can_join,
     get_names_present,
     get_room,
+    list_rooms,
     look_up,
     messages_after,
     messages_before,
@@ -50,6 +53,30 @@ def test_the_same_id_is_stored_once(room, ann):
     assert (again.seq, again.text) == (first.seq, "first")
     # The number that the second attempt took is free again.
     assert post(room, ann)[0].seq == 2
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("is_member", [True, False])
+@pytest.mark.parametrize("is_banned", [True, False])
+def test_pages_sockets_and_lists_let_in_the_same_people(room, ben, is_open, is_member, is_banned):
+    """However the rows came there: in the admin somebody may be banned who stays a member."""
+    Room.objects.filter(pk=room.pk).update(is_open=is_open)
+    room.members.set([ben] * is_member)
+    Reading.objects.create(room=room, user=ben)
+    if is_banned:
+        Ban.objects.create(room=room, user=ben)
+    may_enter = (is_open or is_member) and not is_banned
+
+    assert can_join(ben, room) == may_enter
+    assert look_up([(room.pk, ben.pk)])[room.pk, ben.pk].may_enter == may_enter
+    assert Reading.objects.permitted().filter(user=ben).exists() == may_enter
+
+
+def test_nothing_is_unread_below_a_number_that_has_gone_back(room, ben):
+    """As after loading an old dump."""
+    Reading.objects.create(room=room, user=ben, read_seq=5)
+
+    assert list_rooms(ben).get(pk=room.pk).unread == 0
 
 
 def test_an_id_of_somebody_else_is_refused(room, closed_room, ann, ben):
