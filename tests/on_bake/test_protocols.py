@@ -33,7 +33,7 @@ def writes(until):
 
         config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off")
         config.load()
-        protocol = protocols.WebSocketProtocol(config, ServerState(), {})
+        writes.protocol = protocol = protocols.WebSocketProtocol(config, ServerState(), {})
         transport = mock.Mock()
         transport.is_closing.return_value = False
         transport.get_extra_info.side_effect = lambda name: mock.Mock() if name == "socket" else ("127.0.0.1", 1)
@@ -68,3 +68,27 @@ async def test_a_response_waits_for_no_greeting(writes):
     (packet,) = await writes(ACCEPT, asyncio.Event().wait(), HELLO)
 
     assert packet.endswith(b"\r\n\r\n")
+
+
+async def test_a_socket_keeps_no_headers(writes):
+    """4 KB of 26 for each: the application has those of the request in its scope."""
+    await writes(ACCEPT, HELLO)
+
+    assert not writes.protocol.request.headers
+    assert not writes.protocol.response.headers
+    assert (b"host", b"testserver") in [(name.lower(), value) for name, value in writes.protocol.scope["headers"]]
+
+
+async def test_queue():
+    """Whoever stops waiting loses nothing for who waits next, and several may wait, as with an asyncio.Queue."""
+    queue = protocols.Queue()
+    first, second, third = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.put_nowait("a")
+    first.cancel()
+    queue.put_nowait("b")
+
+    assert [await second, await third] == ["a", "b"]
+    assert first.cancelled()
+    assert queue.empty()
+    assert queue.waiters == []

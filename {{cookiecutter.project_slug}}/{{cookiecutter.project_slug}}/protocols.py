@@ -185,8 +185,35 @@ class HttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
 
+class Queue:
+    """What the server has for the application. An asyncio.Queue takes 3 KB of each socket, however empty it is."""
+
+    def __init__(self):
+        self.items, self.waiters = [], []
+
+    def empty(self):
+        return not self.items
+
+    def put_nowait(self, item):
+        self.items.append(item)
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def get(self):
+        while not self.items:
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self.waiters.remove(waiter)
+        return self.items.pop(0)
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport):
+        self.queue = Queue()
         self.logger = self.conn.logger = logger
         self.control_frames = 0
         self.abort_timer = self.turn = None
@@ -237,6 +264,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
         finally:
             del self.conn.data_to_send
+            # uvicorn and websockets keep them, 4 KB, and never look at them again.
+            self.request.headers.clear()
+            self.response.headers.clear()
 
     def flush(self):
         if (output := self.conn.data_to_send()) and not self.transport.is_closing():
