@@ -101,7 +101,7 @@ def goals(results):
         ),
         ("echo, × tutorial", ratio(results, "echo"), "≥", 2, 1),
         ("handshakes with a session cookie, × tutorial", ratio(results, "handshake_session"), "≥", 2.5, 1),
-        ("memory per idle socket, KB", of("idle_memory"), "≤", 30, 1),
+        ("memory per idle socket, KB", of("idle_memory"), "≤", 20, 1),
         ("worker before the first connection, MB", of("worker_memory"), "≤", 55, 0),
         ("simultaneous connects over Redis, failed", of("redis_storm"), "≤", 0, 0),
         ("50 stuck readers, 100 MB: memory, MB", of("stuck_readers"), "≤", 20, 1),
