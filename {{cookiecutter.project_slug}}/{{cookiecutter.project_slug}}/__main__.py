@@ -44,7 +44,10 @@ def main():
             " DJANGO_TRUST_PROXY=true, or else browsers are redirected for ever. Without one: DJANGO_HTTPS=false."
         )
     if not settings.DEBUG and not (settings.STATIC_ROOT / "staticfiles.json").exists():
-        logger.warning("Every page will be an error: run `manage.py collectstatic --no-input`, and start this again.")
+        logger.warning(
+            "Every page will be an error: run `manage.py collectstatic --no-input` with DJANGO_DEBUG=false, and start"
+            " this again."
+        )
     config = uvicorn.Config(
         "{{ cookiecutter.project_slug }}.__main__:load",
         factory=True,

@@ -17,7 +17,9 @@ class HashedStaticFilesStorage(CompressedManifestStaticFilesStorage):
         try:
             return super().stored_name(name)
         except ValueError as error:
-            raise ValueError(f"{error}. Run `manage.py collectstatic`, and start the server again.") from None
+            # With debug on the command copies the files, and leaves their list out.
+            remedy = "Run `manage.py collectstatic` with DJANGO_DEBUG=false, and start the server again."
+            raise ValueError(f"{error}. {remedy}") from None
 
     def url_converter(self, *arguments, **options):
         convert = super().url_converter(*arguments, **options)
