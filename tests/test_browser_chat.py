@@ -686,10 +686,14 @@ def test_a_closed_room(enter, visit, server):
     make_room(member, "The board", is_open=False)
     expect_state(member, CONNECTED)
     expect(member.get_by_role("list", name="Members").get_by_role("listitem")).to_have_text(["ada"])
-    # No dot between that and a message which is not there.
     closed = link_to(member, "The board").get_by_text("members only", exact=True)
     expect(closed).to_be_visible()
-    assert closed.evaluate("element => getComputedStyle(element, '::after').content") == "none"
+    send(member, "Welcome to the board!")
+    last = link_to(member, "The board").locator(".last")
+    expect(last).to_have_text("ada: Welcome to the board!")
+    # A lock says it, and leaves the line to the message.
+    assert last.evaluate("element => element.scrollWidth <= element.clientWidth")
+    assert closed.bounding_box()["width"] < 20
 
     path = member.url.removeprefix(server.url)
     assert stranger.request.get(server.url + path).status == 404
@@ -712,6 +716,13 @@ def test_a_closed_room(enter, visit, server):
     stranger.keyboard.press("Enter")
     link_to(stranger, "The board").click()
     expect_state(stranger, CONNECTED)
+
+    leave = stranger.get_by_role("button", name="Leave the room")
+    assert answer(stranger, leave.click, accept=False) == "Leave this room? Only a member can let you in again."
+    send(stranger, "still here")
+    expect(texts(member)).to_have_text(["Welcome to the board!", "still here"])
+    answer(stranger, leave.click, accept=True)
+    expect(stranger.get_by_role("heading", name="Rooms")).to_be_visible()
 
 
 def test_sign_up_and_say_something(visit, server):
@@ -1070,6 +1081,10 @@ def test_the_room_that_is_open_is_marked_also_after_a_search(enter, two_rooms):
 
     field.fill(name_of(two_rooms[1]))
     expect(current).to_have_count(0)
+    # Without a message below it, the name stands beside the middle of the initial.
+    (found,) = page.locator("#list a").all()
+    initial, name = found.locator(".avatar").bounding_box(), found.locator("b").bounding_box()
+    assert abs(initial["y"] + initial["height"] / 2 - name["y"] - name["height"] / 2) <= 1
     field.fill("")
 
     expect(current).to_contain_text(name_of(two_rooms[0]))
@@ -1243,7 +1258,7 @@ def test_somebody_is_banned_from_an_open_room(enter, server):
     owner.get_by_role("list", name="Who is here").get_by_role("link", name="mallory").click()
     owner.get_by_role("button", name="Ban from the room").click()
 
-    expect_state(guest, "You are not a member of this room.")
+    expect_state(guest, "You can no longer enter this room.")
     assert guest.request.get(f"{server.url}rooms/quiet-please/").status == 404
     expect(owner.get_by_role("list", name="Banned").get_by_role("listitem")).to_have_text(["mallory"])
 
@@ -1385,7 +1400,7 @@ def test_who_has_too_many_pages_is_told_what_to_do(enter, visit, server, session
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [(4401, "logged out"), (4403, "not a member"), (4404, "no such room"), (4410, "4410")]
+    ("code", "text"), [(4401, "logged out"), (4403, "no longer enter"), (4404, "no such room"), (4410, "4410")]
 )
 def test_close_codes_that_mean_no(enter, room, code, text):
     script = Script()
@@ -1702,12 +1717,15 @@ def test_a_page_that_stays_open_stays_small(enter, room):
 def test_colors(enter, room, scheme, bright):
     page = enter("ada", room, color_scheme=scheme)
 
-    def brightness(name):
-        color = page.locator("body").evaluate(f"element => getComputedStyle(element).{name}")
+    def brightness(element, name):
+        color = page.locator(element).first.evaluate(f"element => getComputedStyle(element).{name}")
         return sum(map(int, re.findall(r"\d+", color)[:3])) / 3
 
-    assert (brightness("backgroundColor") > 200) is bright
-    assert (brightness("color") < 60) is bright
+    assert (brightness("body", "backgroundColor") > 200) is bright
+    assert (brightness("body", "color") < 60) is bright
+    send(page, "mine")
+    # Large and bright in a dark page, it would dazzle.
+    assert brightness(".own .bubble", "backgroundColor") < 150
 
 
 @each_engine

@@ -17,7 +17,7 @@ import { Timeline } from "./timeline.js";
 const SEEN = 1_000;
 const WHY_CLOSED = {
   [Close.NOT_LOGGED_IN]: gettext("You are logged out."),
-  [Close.NOT_ALLOWED]: gettext("You are not a member of this room."),
+  [Close.NOT_ALLOWED]: gettext("You can no longer enter this room."),
   [Close.NOT_FOUND]: gettext("There is no such room, or you are not a member of it."),
 };
 /** By the code of an error frame, whose own message is English and shown for any other code. */
@@ -211,6 +211,10 @@ onErase(user, () => {
   socket.close({ code: Close.NOT_LOGGED_IN });
   hide();
 });
+
+// Only another member lets one into a closed room again.
+const leave = document.querySelector("[data-question]");
+leave?.addEventListener("submit", (event) => confirm(leave.dataset.question) || event.preventDefault());
 
 older.addEventListener("click", () => {
   if (!timeline.turnBack()) composer.say(gettext("Older messages can be fetched when the connection is back."));

@@ -133,7 +133,7 @@ export class RoomList {
       const last = Number(item.dataset.last);
       if (!this.#rooms.has(item.dataset.slug)) this.#rooms.set(item.dataset.slug, { last, unread, seen: last });
       const count = item.querySelector(".unread");
-      paint(item.querySelector(".avatar"), item.querySelector("b").textContent);
+      paint(item.querySelector(".avatar"), item.querySelector("b bdi").textContent);
       if (time.dateTime) time.textContent = (calendar.format(date) === today ? clock : calendar).format(date);
       count.hidden = unread === 0;
       count.textContent = unread > 999 ? "999+" : unread;
