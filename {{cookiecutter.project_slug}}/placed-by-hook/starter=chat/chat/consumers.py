@@ -10,6 +10,8 @@ from functools import cached_property
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from django.core.exceptions import ObjectDoesNotExist
+
 from realtime import Close
 from realtime.consumers import RealtimeConsumer
 from realtime.database import query
@@ -155,6 +157,8 @@ class ChatConsumer(ListConsumer):
             raise FrameError("id_taken", "Another message has this id; make a new one.") from None
         except Room.DoesNotExist:
             return await self.close(Close.NOT_FOUND)
+        except ObjectDoesNotExist:
+            return await self.close(Close.NOT_LOGGED_IN)
         stored = frames.StoredMessage.of(message)
         self.enters = True
         if is_new:

@@ -309,13 +309,16 @@ def post_message(room_id, user, id, text):
     """
     Store a message and return it, and whether it is new: the same id from the same user is stored once.
 
-    id: UUID. text: str. Raises IdTaken when the id is somebody else's, or in another room; Room.DoesNotExist.
+    id: UUID. text: str. Raises IdTaken when the id is somebody else's, or in another room; ObjectDoesNotExist when the
+    room or the user is gone.
     """
     try:
         return store_message(room_id, user, id, text), True
     except IntegrityError:
         message = Message.objects.filter(pk=id).select_related("user").first()
     if message is None:
+        # The account may have been deleted just now.
+        user = get_user_model().objects.get(pk=user.pk)
         # Not the id but the number is taken: the room's number is behind, as after loading an old dump.
         catch_up(room_id)
         return store_message(room_id, user, id, text), True

@@ -817,6 +817,18 @@ async def test_a_room_that_is_deleted_or_closed(enter, room, ann):
     assert await socket.closed_with() == Close.NOT_FOUND
 
 
+async def test_an_account_that_is_deleted_as_it_writes(enter, room, ann, caplog):
+    """Before the process is told."""
+    socket = await enter(ann, room)
+    await is_live(socket)
+    await sync_to_async(get_user_model().objects.filter(pk=ann.pk)._raw_delete)("default")
+
+    await send(socket)
+
+    assert await socket.closed_with() == Close.NOT_LOGGED_IN
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_membership_that_is_given_to_somebody_else(enter, closed_room, ann, ben, seldom):
     membership = await Membership.objects.acreate(room=closed_room, user=ann)
     socket = await enter(ann, closed_room)
