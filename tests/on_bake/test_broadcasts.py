@@ -12,7 +12,6 @@ from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
-from django.test import TestCase
 from django.urls import path
 from django.utils.translation import gettext_lazy
 
@@ -22,7 +21,7 @@ from realtime.consumers import RealtimeConsumer
 from realtime.fanout import Fanout, Subscription
 from realtime.frames import Frame
 from realtime.process import process
-from realtime.testing import Socket, assert_broadcast
+from realtime.testing import Socket
 
 PATH = "/ws/test/"
 
@@ -306,93 +305,3 @@ async def test_what_a_consumer_of_channels_own_hears(transactional_db):
     with pytest.raises(ValueError, match=r"No handler for message type realtime\.broadcast") as caught:
         await socket.receive_output()
     assert "hear notify_consumers() and group_send(), not notify()" in caught.value.__notes__[0]
-
-
-def test_assert_broadcast_sees_what_waits_for_a_commit(db):
-    """A TestCase never commits: what it did not see there would look as if it was never sent."""
-    with assert_broadcast("group", type="news", title="Hello") as frames:
-        notify("group", News(title="Hello"))
-        notify("other", News(title="Hello"))
-
-    assert frames == [{"type": "news", "title": "Hello"}]
-
-
-class Counter(RealtimeConsumer):
-    async def connect(self):
-        await self.accept()
-        await self.send({"type": "count", "count": await type(self.scope["user"]).objects.acount()})
-
-
-class InTestCase(TestCase):
-    async def test_a_socket_sees_what_the_test_has_stored(self):
-        ann = await get_user_model().objects.acreate_user("ann")
-
-        socket = await Socket.open(PATH, user=ann, application=Sockets(Authentication(Counter.as_asgi())))
-        await socket.disconnect()
-
-        assert socket.greeting == {"type": "count", "count": 1}
-
-    async def test_assert_broadcast_sees_what_waits_in_the_thread_of_a_view(self):
-        with assert_broadcast("group", type="news"):
-            await sync_to_async(notify)("group", {"type": "news"})
-
-
-def test_assert_broadcast_does_not_see_what_is_rolled_back(db):
-    with pytest.raises(AssertionError, match="0 frames"), assert_broadcast("group", type="news"):
-        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
-            notify("group", {"type": "news"})
-            raise ZeroDivisionError
-        notify("other", {"type": "news"})
-
-
-@pytest.mark.parametrize("is_outside", [False, True])
-def test_assert_broadcast_counts_once_what_a_test_commits(db, django_capture_on_commit_callbacks, is_outside):
-    blocks = [django_capture_on_commit_callbacks(execute=True), assert_broadcast("group", type="news")]
-
-    with contextlib.ExitStack() as stack:
-        for block in blocks if is_outside else reversed(blocks):
-            stack.enter_context(block)
-        notify("group", {"type": "news"})
-
-
-@pytest.mark.parametrize("count", [0, 2])
-def test_assert_broadcast_counts(db, count):
-    with pytest.raises(AssertionError, match=f"{count} frames"), assert_broadcast("group", type="news"):
-        for _ in range(count):
-            notify("group", {"type": "news"})
-
-
-def test_assert_broadcast_takes_users(db):
-    ann, bob = [get_user_model().objects.create_user(name) for name in ("ann", "bob")]
-
-    with assert_broadcast(ann, text="Hello") as anns, assert_broadcast(bob) as bobs:
-        notify_user(ann, {"type": "ring", "text": "Hello"})
-        notify_user(bob, {"type": "ring", "text": "Bye"})
-
-    assert (len(anns), len(bobs)) == (1, 1)
-
-
-@pytest.mark.parametrize("frame", ["<p>Hello</p>", b"Hello", {"type": "news"}])
-def test_assert_broadcast_without_fields_takes_any_frame(db, frame):
-    with assert_broadcast("group") as frames:
-        notify("group", frame)
-
-    assert frames == [frame]
-
-
-async def test_assert_broadcast_sees_what_a_consumer_broadcasts_once(connect):
-    await connect()
-
-    with assert_broadcast("group", type="news") as frames:
-        await sync_to_async(notify)("group", {"type": "news"})
-        await asyncio.sleep(0.05)
-
-    assert len(frames) == 1
-
-
-async def test_assert_broadcast_says_that_a_consumer_takes_a_moment(connect):
-    await connect()
-
-    with pytest.raises(AssertionError, match="wait in the block"), assert_broadcast("group"):
-        sending = asyncio.create_task(anotify("group", {"type": "news"}))
-    await sending

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.test import Client
 
-from . import broadcasts
+from . import broadcasts, database
 from .fanout import Fanout
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Socket(WebsocketCommunicator):
         Open a socket: `socket = await Socket.open("/ws/socket-server/", user=ann)`.
 
         The fixture `open_socket` does so, and disconnects it, too. Tests of Django's TestCase have no fixtures: they
-        call this, and `await socket.disconnect()` at the end.
+        call this, and `await socket.disconnect()` at the end. What waits for a commit, such as notify() and a logout,
+        reaches the socket in a TransactionTestCase only.
 
         It goes through the whole of asgi.py, unless another `application` is given, and logs in `user` by a session
         cookie. The greeting is read, unless `greeting=False`; it is `socket.greeting`: a dict, or the str or bytes that
@@ -102,6 +103,19 @@ class Socket(WebsocketCommunicator):
 def load_asgi():
     """asgi.py sets up logging once more. In the middle of a test that would take caplog's handler away."""
     get_default_application()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_transactions():
+    """Django closes a connection in a transaction, too, and with it the one in which a TestCase runs."""
+    with mock.patch.object(database, "close_old_connections", close_old_connections):
+        yield
+
+
+def close_old_connections():
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 @pytest.fixture
@@ -159,7 +173,7 @@ def assert_broadcast(group: "str | AbstractBaseUser", /, **fields: object) -> It
     """
     group = group if isinstance(group, str) else broadcasts.group_of(group)
     messages: list[dict[str, Any]] = []
-    uncommitted = []
+    uncommitted: list[Any] = []
     send, hand_over, send_on_commit = Fanout.send, broadcasts._hand_over, broadcasts.send_on_commit
 
     def record(message):

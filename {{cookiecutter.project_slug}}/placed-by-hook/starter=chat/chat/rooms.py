@@ -42,7 +42,13 @@ def room_group(room_id):
 
 
 def say(room_id, user, text):
-    """Store a message of a view, a task or a command, show it at once, when the transaction commits, and return it."""
+    """
+    Store a message of a view, a task or a command, show it when the transaction commits, and return it.
+
+    Raises ValueError for an empty text: pages show one that was taken back.
+    """
+    if not text:
+        raise ValueError("A message has a text.")
     message, _ = post_message(room_id, user, uuid.uuid4(), text)
     hint = (message.seq, encode(frames.StoredMessage.of(message)))
     notify_consumers(room_group(room_id), {"type": "chat.messages", "messages": [hint]})

@@ -496,6 +496,12 @@ async def test_what_a_view_or_a_command_says_is_shown_at_once(enter, room, ann, 
     assert (frame["seq"], frame["id"], frame["text"]) == (1, str(message.pk), "Hello")
 
 
+def test_nobody_says_nothing(room, ann):
+    """An empty text is one that was taken back."""
+    with pytest.raises(ValueError, match="has a text"):
+        rooms.say(room.pk, ann, "")
+
+
 async def test_a_room_is_left_with_its_last_reader(enter, room, ann, until):
     sockets = [await enter(ann, room) for _ in range(2)]
     open_rooms = process()[rooms.OpenRooms]
