@@ -17,7 +17,7 @@ def test_a_mutant_applies_to_the_template_and_its_test_is_there(name):
     assert path.read_text(encoding="utf-8").count(mutant.before) == 1
     assert mutant.before != mutant.after
 
-    file, _, test = mutant.test.partition("::")
+    file, *_, test = mutant.test.split("::")
     bake = REPOSITORY / TEMPLATE / "placed-by-hook" / f"starter={mutant.starter}"
     homes = {"tests/": REPOSITORY, "on_bake/": REPOSITORY / "tests"}
     (home,) = [homes[start] for start in homes if file.startswith(start)] or [bake]
