@@ -329,10 +329,10 @@ def post_message(room_id, user, id, text):
 
 @transaction.atomic
 def store_message(room_id, user, id, text):
+    # This locks the room's row until the commit, so that numbers become visible in their order, and times with them.
+    seq = Room.objects.select_for_update(no_key=True).values_list("last_seq", flat=True).get(pk=room_id) + 1
     now = timezone.now()
-    # This locks the room's row until the commit, so that numbers become visible in their order.
-    Room.objects.filter(pk=room_id).update(last_seq=F("last_seq") + 1, last_at=now)
-    seq = Room.objects.values_list("last_seq", flat=True).get(pk=room_id)
+    Room.objects.filter(pk=room_id).update(last_seq=seq, last_at=now)
     message = Message.objects.create(id=id, room_id=room_id, seq=seq, user=user, text=text, sent_at=now)
     # One's own message is not unread: it is read if all before it is, else it is left out of the count.
     number = models.PositiveBigIntegerField()

@@ -115,6 +115,16 @@ def test_a_number_that_is_behind_is_mended(room, ann):
     assert post(room, ann)[0].seq == 5
 
 
+def test_a_message_has_the_time_at_which_its_turn_has_come(room, ann, monkeypatch):
+    """Where writers wait for the row of their room, as on PostgreSQL, a time from before would be that of another."""
+    now, asked = timezone.now, []
+    with CaptureQueriesContext(connection) as queries:
+        monkeypatch.setattr(timezone, "now", lambda: asked.append(queries.captured_queries[-1]["sql"]) or now())
+        post(room, ann)
+
+    assert asked and all("chat_room" in sql for sql in asked)
+
+
 def test_no_message_in_a_room_that_is_gone(room, ann):
     Room.objects.all().delete()
 
