@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Annotated
 
 import msgspec
@@ -35,6 +36,7 @@ from realtime.checks import (
 from realtime.consumers import RealtimeConsumer
 from realtime.database import query
 from realtime.frames import Frame, Text
+from realtime.management.commands.frames import find_routes
 from realtime.process import process
 from realtime.socket import client_address, shown, take_token
 
@@ -573,6 +575,9 @@ class Mistaken(Frame):
         ({"receives": [Do]}, ["realtime.W004"], "receive_frame"),
         ({"receives": [Do], "receive_frame": asynchronous}, [], ""),
         ({"receives": [Mistaken], "receive_frame": asynchronous}, ["realtime.E010"] * 2, "max_length"),
+        ({"sends": Do}, ["realtime.E011"], "[Message]"),
+        ({"sends": [Do, "Do"]}, ["realtime.E011"], "[Message]"),
+        ({"sends": (Do,)}, [], ""),
         ({}, [], ""),
     ],
 )
@@ -586,6 +591,18 @@ def test_check_explains_what_a_consumer_overrides(monkeypatch, overrides, ids, w
 
     assert [message.id for message in found] == ids
     assert all("Mistaken" in message.msg and words in message.hint for message in found)
+
+
+@pytest.mark.parametrize("name", ["application", "inner", "app"])
+def test_consumers_are_found_behind_a_middleware(monkeypatch, name):
+    """By `manage.py check` and by `manage.py frames`, whatever it calls what is inside."""
+    consumer = type("Mistaken", (RealtimeConsumer,), {"connect": synchronous})
+    middleware = SimpleNamespace(**{name: URLRouter([path("ws/test/", consumer.as_asgi())])})
+    application = Sockets(middleware)
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+
+    assert [message.id for message in check_consumers(None)] == ["realtime.E006"]
+    assert list(find_routes(application)) == [("/ws/test/", consumer)]
 
 
 @pytest.mark.parametrize(

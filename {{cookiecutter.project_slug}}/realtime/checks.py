@@ -20,7 +20,7 @@ from django.utils.module_loading import module_has_submodule
 
 from .asgi import unknown_path
 from .consumers import RealtimeConsumer
-from .frames import Text
+from .frames import Frame, Text
 from .socket import Sockets
 
 # Methods of a RealtimeConsumer.
@@ -80,16 +80,20 @@ def what_failed(error):
 
 def routers_of(application):
     """Yield each URLRouter of the WebSockets in `application`, through the usual middleware; of None, none."""
-    if isinstance(application, ProtocolTypeRouter):
-        yield from routers_of(application.application_mapping.get("websocket"))
-    elif isinstance(application, URLRouter):
+    if isinstance(application, URLRouter):
         yield application
         for route in application.routes:
             yield from routers_of(route.callback)
-    else:
-        for name in ("application", "inner", "app"):
-            if inner := getattr(application, name, None):
-                yield from routers_of(inner)
+    elif application is not None:
+        yield from routers_of(inner_of(application))
+
+
+def inner_of(application):
+    """Return what is inside of a middleware, or has the WebSockets in a ProtocolTypeRouter; of anything else None."""
+    if isinstance(application, ProtocolTypeRouter):
+        return application.application_mapping.get("websocket")
+    names = ("application", "inner", "app")
+    return next((getattr(application, name) for name in names if getattr(application, name, None)), None)
 
 
 def default_routers():
@@ -191,6 +195,10 @@ def mistakes_in(consumer):
     elif consumer.receives and not handles:
         what = f"{name} takes frames and does nothing with them."
         yield checks.Warning(what, hint="Override `async def receive_frame(self, frame)`.", id="realtime.W004")
+    is_list = isinstance(consumer.sends, list | tuple)
+    if not is_list or not all(inspect.isclass(frame) and issubclass(frame, Frame) for frame in consumer.sends):
+        what = f"{name}.sends must be a list of subclasses of Frame, not {consumer.sends!r}."
+        yield checks.Error(what, hint="Put the classes into it: `sends = [Message]`.", id="realtime.E011")
     for frame in consumer.receives:
         for field in msgspec.structs.fields(frame):
             for rule in rules_without_call(field.type):

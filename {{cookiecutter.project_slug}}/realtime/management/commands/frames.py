@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import msgspec
-from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
+from channels.routing import URLRouter, get_default_application
 from django.conf import settings
 from django.contrib.admindocs.utils import (
     remove_non_capturing_groups,
@@ -17,6 +17,7 @@ from django.contrib.admindocs.utils import (
 from django.core.management.base import BaseCommand, CommandError
 from django.urls.resolvers import RegexPattern
 
+from realtime.checks import inner_of
 from realtime.frames import ConnectionEstablished, Error, Ping, Pong, Wait
 
 BASE_RECEIVES = [Ping]
@@ -51,18 +52,13 @@ class Command(BaseCommand):
 
 def find_routes(application, path=""):
     """Yield (path, consumer class) of each WebSocket below an ASGI application: "/ws/chat/{room}/"."""
-    if isinstance(application, ProtocolTypeRouter):
-        yield from find_routes(application.application_mapping.get("websocket"))
-    elif isinstance(application, URLRouter):
+    if isinstance(application, URLRouter):
         for route in application.routes:
             yield from find_routes(route.callback, path + path_of(route.pattern))
     elif hasattr(application, "consumer_class"):
         yield "/" + path.lstrip("/"), application.consumer_class
-    else:
-        # A middleware: of ours, of Channels' security, or of Channels' BaseMiddleware.
-        inner = getattr(application, "application", None) or getattr(application, "inner", None)
-        if inner is not None:
-            yield from find_routes(inner, path)
+    elif application is not None:
+        yield from find_routes(inner_of(application), path)
 
 
 def path_of(pattern):
