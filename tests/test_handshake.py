@@ -839,6 +839,8 @@ def test_logging_in(bake, tmp_path):
 
     assert "closed with 4401" in last["nobody"]["text"]
     assert "--user NAME" in last["nobody"]["remedy"]
+    # So says the README.
+    assert "\n    uv run manage.py handshake --user NAME\n" in (project / "README.md").read_text(encoding="utf-8")
     assert answers["ann"]["ok"], answers["ann"]
     assert answers["ticket"]["ok"], answers["ticket"]
     assert answers["ann"]["steps"][0]["text"] == "as ann"

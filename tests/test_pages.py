@@ -115,7 +115,7 @@ def test_a_page_that_is_missing_is_one_of_the_site(enter, chat):
             page.emulate_media(color_scheme=scheme)
             background = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 600) is (scheme == "light")
-    page.get_by_role("link", name="To the first page").click()
+    page.get_by_role("link", name="Go to the start page").click()
     page.wait_for_url(chat.url)
 
 
@@ -128,7 +128,7 @@ print(render_to_string("403.html", {"exception": "You are not a member of <b>."}
 """
     output = run(chat.directory, "manage.py", "shell", "--no-imports", "-c", render, env=LOCAL_PRODUCTION).stdout
 
-    assert output.count("To the first page") == 2
+    assert output.count("Go to the start page") == 2
     assert "Something went wrong" in output
     assert "You are not a member of &lt;b&gt;." in output
 
