@@ -7,7 +7,7 @@ const scripts = process.env.CHAT_SCRIPTS;
 const { Timeline } = await import(`${scripts}/chat/timeline.js`);
 const { split } = await import(`${scripts}/chat/links.js`);
 const { colorOf, paint } = await import(`${scripts}/chat/people.js`);
-const { Kept, erase, isAnythingKept, onErase, rename } = await import(`${scripts}/accounts/kept.js`);
+const { Kept, adopt, erase, isAnythingKept, onErase } = await import(`${scripts}/accounts/kept.js`);
 
 const message = (seq) => ({ type: "message", seq, id: `id-${seq}`, user: "grace", text: `number ${seq}` });
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, index) => first + index);
@@ -322,14 +322,14 @@ describe("what is kept", () => {
     }
     kept.drop("1");
     kept.draft = "";
-    assert.deepEqual(Object.keys(localStorage), ["chat/ada/lobby/2"]);
+    assert.deepEqual(Object.keys(localStorage), ["unsent/ada/lobby/2"]);
   });
 
   test("one broken value holds back no other", () => {
     const kept = new Kept("ada", "lobby");
     kept.keep("1", "one", time);
     for (const value of ["{", "null", "7", '"x"', "[]", '{"text": 7}', `{"text": "x", "time": "never"}`])
-      localStorage.setItem(`chat/ada/lobby/${value}`, value);
+      localStorage.setItem(`unsent/ada/lobby/${value}`, value);
     assert.deepEqual(kept.unsent.map(({ text }) => text), ["one"]);
     kept.drop("1");
     assert.equal(isAnythingKept("ada"), false);
@@ -345,17 +345,19 @@ describe("what is kept", () => {
     assert.equal(isAnythingKept("ada"), true);
     erase("ada");
     assert.equal(isAnythingKept("ada"), false);
-    assert.deepEqual(Object.keys(localStorage), ["draft/grace/lobby"]);
+    assert.deepEqual(Object.keys(localStorage), ["drafts/grace/lobby"]);
     assert.deepEqual(tabs, ["ada"]);
   });
 
-  test("a new name takes it along", () => {
-    new Kept("ada", "lobby").draft = "a";
-    new Kept("ada", "lobby").keep("1", "b", time);
-    rename("ada", "ada.l");
-    assert.equal(isAnythingKept("ada"), false);
-    assert.equal(new Kept("ada.l", "lobby").draft, "a");
-    assert.equal(new Kept("ada.l", "lobby").unsent[0].text, "b");
+  test("what the last release has kept under a name is the user's", () => {
+    localStorage.setItem("draft/ada/lobby", "a");
+    localStorage.setItem("chat/ada/lobby/1", JSON.stringify({ text: "b", time }));
+    new Kept("ada", "lobby").draft = "of the user with this key";
+    adopt("ada", "7");
+    assert.equal(new Kept("7", "lobby").draft, "a");
+    assert.equal(new Kept("7", "lobby").unsent[0].text, "b");
+    adopt("ada", "8");
+    assert.equal(isAnythingKept("8"), false);
   });
 
   test("without storage nothing is kept, and nothing fails", () => {

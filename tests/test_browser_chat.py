@@ -566,7 +566,28 @@ def test_a_user_who_has_a_new_name_goes_on(enter, site, room):
         execute(site, rename, "mallory", "mallory2")
 
 
+def test_a_name_brings_nothing_that_its_last_bearer_has_typed(enter, site, server, sessions, room):
+    """One who has another name now, or whose account is deleted, and who had no page open then."""
+    page = enter("hedy", room)
+    box(page).fill("half a")
+    page.goto("about:blank")
+    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
+    execute(site, rename, "hedy2", "hedy")
+    execute(site, rename, "hedy", "mallory")
+    try:
+        cookie = {"name": "sessionid", "value": next(sessions["mallory"]), "domain": "127.0.0.1", "path": "/"}
+        page.context.add_cookies([cookie])
+        page.goto(f"{server.url}rooms/{room}/")
+        expect(page.get_by_role("banner").get_by_text("hedy", exact=True)).to_be_visible()
+        expect_state(page, CONNECTED)
+        expect(box(page)).to_have_value("")
+    finally:
+        execute(site, rename, "mallory", "hedy")
+        execute(site, rename, "hedy", "hedy2")
+
+
 def test_a_broken_text_in_the_browser_holds_back_no_other(enter, room):
+    """Nor does it matter that a page of the last release has kept them, under the user's name."""
     page = enter("ada", room, prepare=None)
     time = "2026-11-22T12:00:00Z"
     for name, value in {

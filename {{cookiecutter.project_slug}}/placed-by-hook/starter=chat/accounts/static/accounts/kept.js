@@ -2,9 +2,9 @@
  * What somebody has typed and the server does not have: a draft for each room, and messages that are not confirmed.
  * It is kept in localStorage, so that it survives a reload and the end of a session.
  *
- * Each text has a key of its own, so that several tabs do not overwrite each other's. The user is part of it: somebody
- * else in the same browser neither sees nor sends it. Storage may be full, or forbidden even to name; then nothing is
- * kept.
+ * Each text has a key of its own, so that several tabs do not overwrite each other's. The user is part of it, by the
+ * primary key: somebody else in the same browser neither sees nor sends it, also not under a name that was another's.
+ * Storage may be full, or forbidden even to name; then nothing is kept.
  */
 export class Kept {
   #unsent;
@@ -59,9 +59,9 @@ export function erase(user) {
   window.dispatchEvent(new StorageEvent("storage", { key, newValue: "now" }));
 }
 
-/** Keeps the texts of a user who has another name now. */
-export function rename(from, to) {
-  for (const [before, now] of [[unsentOf(from), unsentOf(to)], [draftsOf(from), draftsOf(to)]]) {
+/** Keeps what the last release has kept under the name of a user. */
+export function adopt(name, user) {
+  for (const [before, now] of [[`chat/${name}/`, unsentOf(user)], [`draft/${name}/`, draftsOf(user)]]) {
     for (const key of keys(before)) {
       write(now + key.slice(before.length), read(key));
       write(key, "");
@@ -74,8 +74,8 @@ export function onErase(user, listener) {
   window.addEventListener("storage", ({ key, newValue }) => key === erasedOf(user) && newValue && listener());
 }
 
-const unsentOf = (user) => `chat/${user}/`;
-const draftsOf = (user) => `draft/${user}/`;
+const unsentOf = (user) => `unsent/${user}/`;
+const draftsOf = (user) => `drafts/${user}/`;
 const erasedOf = (user) => `erased/${user}`;
 
 const isMessage = ({ text, time }) => typeof text === "string" && typeof time === "string" && !isNaN(Date.parse(time));

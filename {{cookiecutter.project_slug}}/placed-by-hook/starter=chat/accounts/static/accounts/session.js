@@ -6,7 +6,7 @@ import { gettext } from "./texts.js";
 const form = document.getElementById("logout");
 
 form?.addEventListener("submit", (event) => {
-  const { user } = form.dataset;
+  const { userId: user } = form.dataset;
   const question = gettext("You have written something that is not sent. It is lost if you log out.");
   if (isAnythingKept(user) && !confirm(question)) event.preventDefault();
   else erase(user);

@@ -3,7 +3,7 @@
 //
 // timeline.js keeps the messages in order; messages.js, composer.js, people.js and list.js show what is on the page.
 
-import { Kept, onErase, rename } from "../accounts/kept.js";
+import { Kept, adopt, onErase } from "../accounts/kept.js";
 import { showLoggedOut } from "../accounts/session.js";
 import { format, gettext } from "../accounts/texts.js";
 import { Close, ReconnectingSocket } from "../realtime/socket.js";
@@ -33,7 +33,8 @@ const elements = Object.fromEntries(all);
 const { state, login, people, older, typing: typingLine, "blank-item": blank } = elements;
 const { socketPath, maxTextLength, room, user, userId, readSeq } = elements.room.dataset;
 
-const kept = new Kept(user, room);
+adopt(user, userId);
+const kept = new Kept(userId, room);
 // A room greets, and says whom: before that nothing is sent in anybody's name.
 const socket = new ReconnectingSocket(addressOf, { greets: true });
 const items = new Items(blank, elements.room.dataset, askToTakeBack);
@@ -86,7 +87,7 @@ socket.addEventListener("frame", ({ detail: frame }) => {
 
 function greet(frame) {
   // Somebody else has logged in meanwhile, in another tab: what waits here is not theirs to send.
-  if (frame.user !== user && frame.user_id === userId) return takeNewName(frame.user);
+  if (frame.user !== user && frame.user_id === userId) return takeNewName();
   if (frame.user !== user) return socket.close({ code: Close.NOT_LOGGED_IN });
   state.textContent = gettext("connected");
   seen = 0; // A server that was killed may have forgotten it.
@@ -132,8 +133,7 @@ function takeHistory(frame) {
 }
 
 /** The user of this page has another name now. */
-function takeNewName(name) {
-  rename(user, name);
+function takeNewName() {
   socket.close();
   location.reload();
 }
@@ -207,7 +207,7 @@ function hide() {
 }
 
 // Somebody has pressed Log out, here or in another tab.
-onErase(user, () => {
+onErase(userId, () => {
   socket.close({ code: Close.NOT_LOGGED_IN });
   hide();
 });

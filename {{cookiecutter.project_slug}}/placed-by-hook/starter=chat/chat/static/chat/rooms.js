@@ -24,6 +24,6 @@ socket.addEventListener("statechange", ({ detail }) => {
     elements.gone.hidden = false;
   }
 });
-onErase(user, () => socket.close({ code: Close.NOT_LOGGED_IN }));
+onErase(elements.logout.dataset.userId, () => socket.close({ code: Close.NOT_LOGGED_IN }));
 
 socket.open();
