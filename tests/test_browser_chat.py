@@ -1567,9 +1567,14 @@ def test_a_refused_message_says_why(enter, room):
     assert second["top"] - first["bottom"] < 10
     expect(waiting(page)).to_have_count(0)
     expect(notice(page)).to_be_empty()
-    page.reload()
+    # Nor is the text lost when the page has to start anew, or is loaded again.
+    script.frames[0]["edits"] = 1
+    script.socket.close(code=4000)
+    wait_for(page, lambda: len(script.urls) == 3)
     expect_state(page, CONNECTED)
-    expect(waiting(page)).to_have_count(0)
+    expect(texts(page)).to_have_text(["$%&!"])
+    page.reload()
+    expect(waiting(page).locator("p")).to_have_text(["$%&!"])
 
 
 def test_a_notice_goes_when_its_message_has_arrived(enter, room):

@@ -146,21 +146,20 @@ export class Waiting {
     return id;
   }
 
-  /** The server has the message, or will never take it. Returns what was shown of it. */
+  /** The server has the message. */
   settle(id) {
     this.#kept.drop(id);
-    const shown = this.#shown.get(id);
-    shown?.item.remove();
+    this.#shown.get(id)?.item.remove();
     this.#shown.delete(id);
-    return shown;
   }
 
   /**
-   * The server refuses a message. It stays on the page, and can be sent again or edited.
+   * The server refuses a message. It stays on the page, and can be sent again or edited; until then it stays kept.
    * @param {(text: string) => void} edit
    */
   refuse(id, why, edit) {
-    const { item, text } = this.settle(id);
+    const { item, text } = this.#shown.get(id);
+    this.#shown.delete(id);
     const note = item.querySelector(".note");
     item.classList.add("refused");
     note.textContent = format(gettext("not sent: %s"), why);
@@ -170,6 +169,7 @@ export class Waiting {
       button.textContent = label;
       button.addEventListener("click", () => {
         item.remove();
+        this.#kept.drop(id);
         act();
       });
       note.append(" ", button);
@@ -184,7 +184,8 @@ export class Waiting {
 
   /** Shows nothing of it any more. What is kept stays kept. */
   hide() {
-    for (const { item } of this.#shown.values()) item.remove();
+    const refused = this.#elements.messages.querySelectorAll(".refused");
+    for (const item of [...refused, ...this.#elements.waiting.children]) item.remove();
     this.#shown.clear();
   }
 }

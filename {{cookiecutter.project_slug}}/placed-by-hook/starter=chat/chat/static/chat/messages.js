@@ -218,7 +218,8 @@ export class Messages {
 
   clear() {
     this.#line = null;
-    this.#elements.messages.replaceChildren();
+    const { messages } = this.#elements;
+    messages.replaceChildren(...messages.querySelectorAll(".refused")); // The server has nothing of them.
   }
 
   #isUnread(item) {
