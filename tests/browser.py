@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import webdriver
-from servers import machines_network, require
+from servers import machines_network, require, wait_until
 
 try:
     from playwright import sync_api as playwright
@@ -27,6 +27,9 @@ except ImportError:
     playwright = None
 
 CONNECTED = "connected"
+IN_PLACE = """() => scroller.scrollHeight > scroller.clientHeight
+  && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight <= 1
+  && form.getBoundingClientRect().bottom <= innerHeight && document.documentElement.scrollHeight <= innerHeight"""
 # A host that is not the local machine's, on plain HTTP: as a phone sees a page.
 PHONE_HOST = "phone.test"
 # What browsers write to the console where there is no mistake: each attempt to connect while the server is down.
@@ -213,6 +216,11 @@ def visits(browser):
 
 def expect_state(page, text):
     expect(page.get_by_role("status")).to_have_text(text)
+
+
+def expect_in_place(page):
+    """Expect of a page with more messages than fit that these alone are scrolled, to their end."""
+    wait_until(lambda: page.evaluate(IN_PLACE), "the newest message is in sight, and below it the form")
 
 
 def fits(page):

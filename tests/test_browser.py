@@ -10,6 +10,7 @@ from browser import (
     each_engine,
     each_engine_and_kind,
     expect,
+    expect_in_place,
     expect_state,
     fits,
     is_focused,
@@ -116,6 +117,7 @@ def test_narrow(visit, server):
 
     expect(messages(page)).to_have_count(1)
     assert fits(page)
+    expect_in_place(page)
     expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
     expect(page.get_by_role("status")).to_be_in_viewport(ratio=1)
 

@@ -19,6 +19,7 @@ from browser import (
     each_engine_weekly,
     each_routing_engine,
     expect,
+    expect_in_place,
     expect_state,
     fits,
     is_focused,
@@ -30,7 +31,7 @@ from browser import (
     waiting,
 )
 from clients import open_client
-from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run, wait_until
+from servers import LOCAL_PRODUCTION, Server, append_settings, collect_static, run
 
 # The frames of a user are counted together: tests of limits have users of their own, and one that changes a password.
 USERS = ["ada", "grace", "mallory", "hedy", "barbara", "evelyn", "radia", "joan"]
@@ -77,10 +78,6 @@ SMALL = """() => [...document.querySelectorAll("button, input, textarea, summary
   .filter((element) => element.checkVisibility() && element.type !== "checkbox")
   .map((element) => [element.outerHTML, element.getBoundingClientRect().height])
   .filter(([, height]) => height < 43.9)"""
-# Whether of a room with more messages than fit these alone are scrolled, to their end.
-IN_PLACE = """() => scroller.scrollHeight > scroller.clientHeight
-  && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight <= 1
-  && form.getBoundingClientRect().bottom <= innerHeight && document.documentElement.scrollHeight <= innerHeight"""
 # Enter picks a letter, as in Japanese: as most browsers tell it, and as Safari does.
 COMPOSE = """(element) => [{ isComposing: true }, { keyCode: 229 }].forEach((how) =>
   element.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...how })))"""
@@ -831,7 +828,7 @@ def test_phone(enter, visit, server):
 def test_narrow_pages(enter, visit, server):
     page = enter("ada", "old", viewport={"width": 320, "height": 568})
     expect(messages(page)).to_have_count(50)
-    wait_until(lambda: page.evaluate(IN_PLACE), "the newest message is in sight, and below it the form")
+    expect_in_place(page)
     page.goto(server.url)
     make_room(page, "W" * 100, is_open=False)
     expect_state(page, CONNECTED)
@@ -1000,6 +997,8 @@ def test_what_was_seen_at_the_last_moment_is_read(enter, server, two_rooms):
     """The page tells it once a second at most, and also when its reader goes."""
     quiet, busy = two_rooms
     page, other = enter("ada", busy), enter("grace", busy)
+    # That second is never over.
+    page.evaluate("() => { window.setTimeout = () => 1; }")
     for number in range(3):
         send(other, f"number {number}")
         expect(texts(page).nth(number)).to_have_text(f"number {number}")
