@@ -6,7 +6,7 @@
  */
 const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\\^{|}、。，！？；：「」『』《》【】]+/giu;
 /** What ends a sentence, or a quotation, does not belong to the address before it. */
-const AFTER = /[.,;:!?…。、)\]»”’]+$/u;
+const AFTER = new Set(".,;:!?…。、)]»”’");
 /** What cannot be seen, or turns the order of letters, can make an address look like another one. */
 const DECEIVING = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Surrogate}]/u;
 /** So can a sign in the host that looks like the slash or the dot that ends it: U+2044, U+2215, U+FF0E. */
@@ -48,12 +48,12 @@ function makeLink(text, href) {
 
 /** Cuts off what follows an address in a sentence. A bracket that is opened in it is part of it, as in Wikipedia's. */
 function trimmed(address) {
-  for (;;) {
-    const [tail] = AFTER.exec(address) ?? [""];
-    if (!tail) return address;
-    if (address.endsWith(")") && count(address, "(") >= count(address, ")")) return address;
-    address = address.slice(0, -1);
+  let end = address.length;
+  let unopened = count(address, ")") - count(address, "(");
+  for (; AFTER.has(address[end - 1]); end -= 1) {
+    if (address[end - 1] === ")" && unopened-- <= 0) break;
   }
+  return address.slice(0, end);
 }
 
 const count = (text, character) => text.split(character).length - 1;
