@@ -121,6 +121,7 @@ def test_frames_of_the_same_name_stay_apart(document):
     assert "Message" not in schemas
     # What realtime's own are called depends on nobody else.
     assert "room" in schemas["chat.probes.ConnectionEstablished"]["required"]
+    assert "ConnectionEstablished" in schemas
     assert "room" not in schemas["ConnectionEstablished"]["properties"]
     (reference,) = (
         message["$ref"]
