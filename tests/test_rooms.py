@@ -92,6 +92,36 @@ for take, (first, *rest), function in [
     other.join()
 print(Reading.objects.filter(read_seq=1).count())
 """
+# The last rooms that a user may make are made while another request of theirs is under way.
+MAKE_ROOMS = """
+import threading
+import time
+from django.conf import settings
+from django.db import connection, transaction
+from django.test import Client
+from accounts.models import User
+from chat.models import Room
+
+user = User.objects.create(username="user")
+client = Client(headers={"Host": "127.0.0.1"})
+client.force_login(user)
+
+def make():
+    print(client.post("/", {"name": "One too many", "is_open": "on"}).status_code)
+    connection.close()
+
+with transaction.atomic():
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    other = threading.Thread(target=make)
+    other.start()
+    with connection.cursor() as cursor:
+        while other.is_alive() and not cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            time.sleep(0.01)
+    names = [f"room-{n}" for n in range(settings.CHAT_ROOMS_PER_USER)]
+    Room.objects.bulk_create(Room(name=name, slug=name, owner=user) for name in names)
+other.join()
+print(user.owned_rooms.count())
+"""
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -124,6 +154,18 @@ def test_processes_do_not_wait_for_each_other_without_end(bake, postgres):
     result = run(project, "manage.py", "shell", "--no-imports", "-c", TAKE_IN_ORDER, env=env, check=False)
 
     assert result.stdout == "60\n"
+
+
+def test_rooms_that_are_made_at_the_same_moment_are_counted(bake, postgres):
+    """Of 84 requests, 14 at a time, 55 made a room where 50 are allowed."""
+    project = bake(starter="chat")
+    env = LOCAL_PRODUCTION | {"DATABASE_URL": postgres.create_database()}
+    run(project, "manage.py", "migrate", env=env)
+    collect_static(project, env)
+
+    result = run(project, "manage.py", "shell", "--no-imports", "-c", MAKE_ROOMS, env=env, check=False)
+
+    assert result.stdout == "200\n50\n"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

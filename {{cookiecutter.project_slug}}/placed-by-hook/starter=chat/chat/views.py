@@ -6,6 +6,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import Http404
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -25,8 +26,12 @@ def rooms(request):
     # No name is longer, and SQLite fails at a pattern of more than 50,000 bytes.
     wanted = request.GET.get("q", "").replace("\0", "").strip()[:100]
     form = RoomForm(request.user, request.POST or None, initial={"name": wanted})
-    if request.method == "POST" and form.is_valid():
-        return redirect(form.save())
+    if request.method == "POST":
+        with transaction.atomic():
+            # One after the other, or many that come at the same moment all count the same rooms.
+            get_user_model().objects.select_for_update(no_key=True).get(pk=request.user.pk)
+            if form.is_valid():
+                return redirect(form.save())
     context = list_context(request, wanted) | {"room_form": form}
     return render(request, "chat/items.html" if request.GET.get("part") == "list" else "chat/rooms.html", context)
 
