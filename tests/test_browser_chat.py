@@ -1128,6 +1128,23 @@ def test_rooms_are_found_by_typing(enter, server):
     expect(page.locator("#list [aria-current]")).to_contain_text("<b>Hats</b>")
 
 
+def test_a_page_of_older_rooms_takes_no_newer_one(enter, visit, server, two_rooms):
+    frames = []
+
+    def listen(page):
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: frames.append(frame)))
+
+    context = enter("ada", "old").context
+    page = visit(f"{server.url}?page=2", state=None, context=context, prepare=listen)
+    expect(page.get_by_role("link", name="Back")).to_be_visible()
+    wait_for(page, lambda: frames)
+    send(enter("grace", two_rooms[0]), "news")
+    wait_for(page, lambda: any(f'"{two_rooms[0]}"' in frame for frame in frames))
+
+    expect(link_to(page, name_of(two_rooms[0]))).to_have_count(0)
+    expect(page.locator("#list li").last).to_contain_text("Page 2 of")
+
+
 def test_the_list_is_the_way_in_and_back_on_a_phone(enter, server):
     page = enter("ada", "old", **PHONE)
     expect(page.get_by_role("navigation", name="Rooms")).to_be_hidden()

@@ -70,8 +70,8 @@ export class RoomList {
     this.#rooms.set(slug, { seen, ...this.#rooms.get(slug), last, unread });
     this.#tellUnseen();
     let item = this.#list.querySelector(`[data-slug="${CSS.escape(slug)}"]`);
-    // What is looked for stays on the page; the next look finds the rest.
-    if (!item && this.#field.value) return;
+    // What is looked for, and a page of older ones, stays as it is; the next look finds the rest.
+    if (!item && (this.#field.value || this.#list.querySelector("[rel=prev]"))) return;
     item ??= this.#make(slug, name, isOpen);
     const time = item.querySelector("time");
     item.dataset.unread = unread;
@@ -118,7 +118,7 @@ export class RoomList {
     item.querySelector("b bdi").textContent = name;
     item.querySelector(".closed").hidden = isOpen;
     this.#list.querySelector(".none")?.remove();
-    this.#list.append(item);
+    this.#list.insertBefore(item, this.#list.querySelector(".pages"));
     return item;
   }
 
