@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 # The event loop of the server, by process: a fork has a copy of its parent's.
-_servers = {}
+_servers: dict[int, asyncio.AbstractEventLoop] = {}
 _show_warning = warnings.showwarning
 
 
