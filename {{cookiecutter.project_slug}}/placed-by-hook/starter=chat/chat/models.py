@@ -411,11 +411,26 @@ def record_presence(process, stored, pairs, beats):
             # Another process took this one for dead.
             stored = {}
         Presence.objects.filter(seen_at__lt=now - PRESENCE_LIFETIME).delete()
-    came = [Presence(room_id=pair[0], user_id=pair[1], process=process, seen_at=now) for pair in pairs - stored.keys()]
+    came = pairs - stored.keys()
+    try:
+        return stored | store_presence(process, came, now)
+    except IntegrityError:
+        return stored | store_presence(process, still_there(came), now)
+
+
+def store_presence(process, pairs, now):
+    rows = [Presence(room_id=room, user_id=user, process=process, seen_at=now) for room, user in pairs]
     fields = {"unique_fields": ["room", "user", "process"], "update_fields": ["seen_at"]}
-    for row in Presence.objects.bulk_create(came, update_conflicts=True, **fields):
-        stored[row.room_id, row.user_id] = row.pk
-    return stored
+    rows = Presence.objects.bulk_create(rows, update_conflicts=True, **fields)
+    return {(row.room_id, row.user_id): row.pk for row in rows}
+
+
+def still_there(pairs):
+    """Return those of `pairs`, a set of the primary keys of room and user, of which neither was deleted just now."""
+    rooms, users = {room for room, _ in pairs}, {user for _, user in pairs}
+    rooms = set(Room.objects.filter(pk__in=rooms).values_list("pk", flat=True))
+    users = set(get_user_model().objects.filter(pk__in=users).values_list("pk", flat=True))
+    return {(room, user) for room, user in pairs if room in rooms and user in users}
 
 
 def get_names_present(room_ids):

@@ -12,7 +12,6 @@ from collections import defaultdict
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
@@ -24,7 +23,7 @@ from realtime.frames import encode
 from realtime.outage import Unavailable
 
 from .frames import RoomState
-from .models import Message, Reading, Room
+from .models import Message, Reading, Room, still_there
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +74,7 @@ def enter_rooms(pairs):
     rooms, users = {room_id for room_id, _ in pairs}, {user_id for _, user_id in pairs}
     missing = pairs and pairs - set(Reading.objects.filter(room__in=rooms, user__in=users).values_list("room", "user"))
     if missing:
-        # Some of them may be gone.
-        rooms = set(Room.objects.filter(pk__in=rooms).values_list("pk", flat=True))
-        users = set(get_user_model().objects.filter(pk__in=users).values_list("pk", flat=True))
-        pairs = sorted((room, user) for room, user in missing if room in rooms and user in users)
-        readings = [Reading(room_id=room, user_id=user) for room, user in pairs]
+        readings = [Reading(room_id=room, user_id=user) for room, user in sorted(still_there(missing))]
         Reading.objects.bulk_create(readings, ignore_conflicts=True)
     return missing
 

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
@@ -28,6 +29,7 @@ from chat.models import (
     messages_after,
     messages_before,
     post_message,
+    record_presence,
 )
 
 
@@ -223,3 +225,14 @@ def test_nobody_is_here_in_a_process_that_is_dead(room, ann, ben):
         Presence.objects.create(room=room, user=user, process=uuid.uuid4(), seen_at=seen_at)
 
     assert get_names_present([room.pk]) == {room.pk: ["ann"]}
+
+
+def test_who_is_here_is_stored_also_when_somebody_is_deleted(room, ann, ben):
+    """Before the process is told. Nobody else would be shown as here meanwhile."""
+    get_user_model().objects.filter(pk=ann.pk)._raw_delete("default")
+    here = {(room.pk, ann.pk), (room.pk, ben.pk), (room.pk + 1, ben.pk)}
+
+    stored = record_presence(uuid.uuid4(), {}, here, beats=True)
+
+    assert stored.keys() == {(room.pk, ben.pk)}
+    assert get_names_present([room.pk]) == {room.pk: ["ben"]}
