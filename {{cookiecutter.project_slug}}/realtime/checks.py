@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import get_args
 
@@ -25,8 +26,6 @@ from .socket import Sockets
 
 # Methods of a RealtimeConsumer.
 ASYNCHRONOUS = ("connect", "receive_frame", "receive_bytes", "pong", "disconnect")
-
-SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
 @checks.register
@@ -71,10 +70,8 @@ def what_failed(error):
     """Return the innermost reason of an import that has failed: its class, its text and its place."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    traceback = error.__traceback__
-    while traceback and traceback.tb_next:
-        traceback = traceback.tb_next
-    where = f" ({traceback.tb_frame.f_code.co_filename}, line {traceback.tb_lineno})" if traceback else ""
+    places = traceback.extract_tb(error.__traceback__)
+    where = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
     return f"{settings.ASGI_APPLICATION} cannot be imported: {type(error).__name__}: {error}{where}"
 
 
@@ -92,8 +89,8 @@ def inner_of(application):
     """Return what is inside of a middleware, or has the WebSockets in a ProtocolTypeRouter; of anything else None."""
     if isinstance(application, ProtocolTypeRouter):
         return application.application_mapping.get("websocket")
-    names = ("application", "inner", "app")
-    return next((getattr(application, name) for name in names if getattr(application, name, None)), None)
+    inner = (getattr(application, name, None) for name in ("application", "inner", "app"))
+    return next(filter(None, inner), None)
 
 
 def default_routers():
@@ -186,8 +183,7 @@ def mistakes_in(consumer):
         function = inspect.unwrap(getattr(consumer, method))
         if inspect.isfunction(function) and inspect.iscoroutinefunction(function) != is_async:
             what = f"{name}.{method}() is {'not ' * is_async}asynchronous."
-            hint = f"Write `{'async ' * is_async}def {method}`."
-            yield checks.Error(what, hint=hint, id="realtime.E006")
+            yield checks.Error(what, hint=f"Write `{'async ' * is_async}def {method}`.", id="realtime.E006")
     handles = consumer.receive_frame is not RealtimeConsumer.receive_frame
     if handles and not consumer.receives:
         hint = "Name the classes of the frames that it takes in `receives`."
@@ -247,7 +243,7 @@ def check_token_user(app_configs, **kwargs):
 
 @checks.register
 def check_sessions(app_configs, **kwargs):
-    if settings.SESSION_ENGINE != SIGNED_COOKIES:
+    if settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
         return []
     what = "Sessions in signed cookies cannot be ended by the server: a socket outlives the logout of its page."
     hint = "Use another SESSION_ENGINE; age, user and password are still re-checked."
