@@ -34,6 +34,10 @@ NAMES = {
     "django.contrib.sessions.backends.db.SessionStore.get_model_class": "users.py: sessions are read together",
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol": "protocols.py: the base class",
     "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol": "protocols.py: the base class",
+    "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol.handle_connect": (
+        "protocols.py: takes the request"
+    ),
+    "websockets.protocol.Protocol.parse": "protocols.py: the parser after the handshake",
     "websockets.protocol.Protocol.data_to_send": "protocols.py: is held back until the greeting",
 }
 # Attributes that only an instance has.

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import math
 import time
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ def owner_of(user, address):
     return Owner("address", network_of(address)) if user.is_anonymous else Owner("user", user.pk)
 
 
+@lru_cache(maxsize=1000)
 def network_of(address):
     """
     Return what one household has, a str: of an IPv6 address the network of 64 bits, of another one itself.
@@ -162,10 +164,6 @@ class Limit:
         """Take `cost` tokens, also more than there are: the next take() waits the longer."""
         for bucket in self._buckets:
             bucket.tokens -= cost
-
-    def charge(self, size):
-        """Count an answer of `size` bytes as size / CHARGED frames."""
-        self.spend(size / CHARGED)
 
     def charge_broadcast(self, members):
         """Count a broadcast to so many members, who all have to be written to; one to less than hundred is free."""

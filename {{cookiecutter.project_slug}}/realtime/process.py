@@ -39,10 +39,11 @@ def process() -> Process:
 
 def serve():
     """As process(), of a server."""
-    if warnings.showwarning.__module__.startswith("twisted."):
-        # daphne's runserver throws away what it is warned of, "coroutine 'join' was never awaited" for one.
-        warnings.showwarning = _show_warning
-    _servers[os.getpid()] = asyncio.get_running_loop()
+    if server_loop() is not asyncio.get_running_loop():
+        _servers[os.getpid()] = asyncio.get_running_loop()
+        if warnings.showwarning.__module__.startswith("twisted."):
+            # daphne's runserver throws away what it is warned of, "coroutine 'join' was never awaited" for one.
+            warnings.showwarning = _show_warning
     return process()
 
 

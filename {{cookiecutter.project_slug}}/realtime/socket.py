@@ -61,7 +61,7 @@ class Socket:
         self.outbox = Outbox(send, self.activity, self._overflow)
         self.user = self.owner = self.code = None
         self.accepted = self.counts_itself = self._opened = self._connected = False
-        self._greeted = self._ended = self._aborted = False
+        self._ended = self._aborted = False
         self._scope, self.server_receive, self._send = scope, receive, send
         scope["realtime"] = self
 
@@ -118,9 +118,7 @@ class Socket:
 
     def greeted(self):
         """Give others their turn: all that is to be sent first has been sent."""
-        if not self._greeted:
-            self._greeted = True
-            self.process[Admission].leave(self)
+        self.process[Admission].leave(self)
 
     def put_back(self, messages):
         """Let `messages`, a list of what was received, be received again."""

@@ -35,8 +35,6 @@ def main():
     if not 0 <= options.port < 2**16:
         parser.error(f"no port has the number {options.port}")
     raise_file_limit()
-    # The limit of a header, which websockets reads when it is imported: pages take such cookies, too.
-    os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(2**16))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
     if settings.SECURE_SSL_REDIRECT and not settings.SECURE_PROXY_SSL_HEADER:
         logger.warning(

@@ -10,7 +10,10 @@ from asgiref.sync import iscoroutinefunction
 from django.urls import Resolver404, resolve
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.frames import CloseCode
+from websockets.http11 import Request
+from websockets.protocol import Protocol
 
 # realtime logs that a socket opens and closes, with address and code. Of uvicorn's own lines about WebSockets, this
 # logger shows warnings and errors.
@@ -44,7 +47,7 @@ MAX_PIPELINE = 10
 # Requests that are answered at a time, of those that have a thread each, as all have whose views are no `async def`. Many
 # threads would hold up the event loop, and with it all sockets.
 MAX_REQUESTS = 8
-# Commas and semicolons in the headers of a handshake. Each cookie and each protocol is parsed in the event loop.
+# Headers of a handshake, and commas and semicolons in them. Each cookie and each protocol is parsed in the event loop.
 MAX_ITEMS = 1000
 # Pings and pongs of a client between two keepalive pings of ours (20 s). Each of its pings is answered, read or not.
 MAX_CONTROL_FRAMES = 1000
@@ -180,9 +183,19 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self):
         if has_left(self.transport):
             return self.transport.abort()
-        if sum(value.count(b",") + value.count(b";") for _, value in self.headers) > MAX_ITEMS:
-            return self.send_400_response("The lists in the header of the request are too long.")
-        super().handle_websocket_upgrade()
+        if sum(1 + value.count(b",") + value.count(b";") for _, value in self.headers) > MAX_ITEMS:
+            return self.send_400_response("The header of the request has too many lines, or too long lists.")
+        headers = Headers((name.decode(), value.decode("latin-1")) for name, value in self.headers)
+        if "Transfer-Encoding" in headers or not set(headers.get_all("Content-Length")) <= {"0"}:
+            return self.send_400_response("A handshake has no body.")
+        if not self.url.isascii():
+            return self.send_400_response("The path of the request is not ASCII.")
+        self.connections.discard(self)
+        protocol = WebSocketProtocol(self.config, self.server_state, self.app_state)
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        # uvicorn's own writes the request anew, and websockets parses it once more: a tenth of a handshake.
+        protocol.handle_connect(Request(self.url.decode(), headers, self.scope["method"]))
 
 
 class Queue:
@@ -231,7 +244,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data):
         if self.turn is None and len(data) <= TURN:
-            return self.parse(data)
+            return super().data_received(data)
         self.unread += data
         if self.turn is None:
             self.take_turn()
@@ -240,18 +253,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Take a part of what has been read. Nothing more is read before all of it is taken."""
         part, self.unread = self.unread[:TURN], self.unread[TURN:]
         self.turn = self.loop.call_soon(self.take_turn) if self.unread else None
-        self.parse(part)
+        super().data_received(part)
         if self.unread:
             self.transport.pause_reading()
         elif not self.read_paused:
             self.resume_reading()
 
-    def parse(self, data):
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # A handshake that websockets cannot read, such as one with a body. uvicorn would never answer it.
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            self.transport.close()
+    def handle_connect(self, event):
+        # From here on frames are parsed, no request.
+        self.conn.parser = Protocol.parse(self.conn)
+        next(self.conn.parser)
+        super().handle_connect(event)
 
     def send(self, message):
         return self.accept(message) if message["type"] == "websocket.accept" else super().send(message)
