@@ -146,7 +146,7 @@ class Fanout:
         if self._local_groups is None:
             return await self._batchers[layers.shard_of(self.layer, name)].add(message)
         self._deliver(message)
-        if self._local_groups.get(name, {}).keys() - {self._inbox(name)}:
+        if self._local_groups.get(name, {}).keys() - self._inboxes.values():
             # Channels' own consumers are in the group, too.
             await layers.send_to_others(self.layer, name, message, self._inbox(name))
 
