@@ -21,7 +21,35 @@ CLOSE = {"type": "websocket.close", "code": 4404}
 
 
 @pytest.fixture
-def writes(until):
+def connect(until):
+    """
+    Return a coroutine function (application) that returns a protocol, whose transport is a mock, after a handshake.
+
+    "parts" of it are what was written, a list of bytes.
+    """
+
+    async def connect(application):
+        config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off")
+        config.load()
+        protocol = protocols.WebSocketProtocol(config, ServerState(), {})
+        transport = mock.Mock()
+        transport.is_closing.return_value = False
+        transport.get_extra_info.side_effect = lambda name: mock.Mock() if name == "socket" else ("127.0.0.1", 1)
+
+        def parts():
+            return [call.args[0] for call in transport.write.call_args_list if call.args[0]]
+
+        protocol.parts = parts
+        protocol.connection_made(transport)
+        protocol.data_received(HANDSHAKE)
+        await until(parts)
+        return protocol
+
+    return connect
+
+
+@pytest.fixture
+def writes(connect):
     """Return a coroutine function: what is written for an application that sends these messages, in how many parts."""
 
     async def writes(*messages):
@@ -31,22 +59,24 @@ def writes(until):
             while (await receive())["type"] != "websocket.disconnect":
                 pass
 
-        config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off")
-        config.load()
-        writes.protocol = protocol = protocols.WebSocketProtocol(config, ServerState(), {})
-        transport = mock.Mock()
-        transport.is_closing.return_value = False
-        transport.get_extra_info.side_effect = lambda name: mock.Mock() if name == "socket" else ("127.0.0.1", 1)
-
-        def parts():
-            return [call.args[0] for call in transport.write.call_args_list if call.args[0]]
-
-        protocol.connection_made(transport)
-        protocol.data_received(HANDSHAKE)
-        await until(parts)
-        return parts()
+        writes.protocol = await connect(application)
+        return writes.protocol.parts()
 
     return writes
+
+
+def masked(text):
+    """Return a frame of a client, whose mask changes nothing."""
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+
+
+async def echo(scope, receive, send, begin=None):
+    await send(ACCEPT)
+    if begin is not None:
+        await begin.wait()
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
 
 
 async def test_a_greeting_is_in_the_packet_of_the_response(writes):
@@ -64,10 +94,35 @@ async def test_so_is_a_close(writes):
     assert packet.split(b"\r\n\r\n")[1] == b"\x88\x02\x11\x34"
 
 
+async def test_so_are_answers_to_frames_that_came_together(connect, until):
+    protocol = await connect(echo)
+
+    protocol.data_received(masked(b"one") + masked(b"two") + masked(b"three"))
+
+    await until(lambda: protocol.parts()[1:])
+    assert protocol.parts()[1:] == [b"\x81\x03one\x81\x03two\x81\x05three"]
+
+
+async def test_no_more_than_a_little_waits_to_be_written(writes):
+    """The transport knows its client and holds the application up; what waits here does not count there."""
+    packets = await writes(ACCEPT, *[{"type": "websocket.send", "text": "a" * 1000}] * 100)
+
+    assert sum(map(len, packets)) > 100_000
+    assert max(map(len, packets)) < protocols.MAX_UNWRITTEN + 1100
+
+
 async def test_a_response_waits_for_no_greeting(writes):
     (packet,) = await writes(ACCEPT, asyncio.Event().wait(), HELLO)
 
     assert packet.endswith(b"\r\n\r\n")
+
+
+async def test_nothing_is_left_unwritten_at_the_end(writes):
+    (response,) = await writes({"type": "websocket.close"})
+
+    assert response.startswith(b"HTTP/1.1 403 ")
+    calls = [call[0] for call in writes.protocol.transport.method_calls]
+    assert calls.index("write") < calls.index("close")
 
 
 async def test_a_socket_keeps_no_headers(writes):
@@ -77,6 +132,36 @@ async def test_a_socket_keeps_no_headers(writes):
     assert not writes.protocol.request.headers
     assert not writes.protocol.response.headers
     assert (b"host", b"testserver") in [(name.lower(), value) for name, value in writes.protocol.scope["headers"]]
+
+
+async def test_reading_goes_on_while_the_application_keeps_up(connect, until):
+    """To stop, and to begin again, are two system calls."""
+    protocol = await connect(echo)
+
+    for _ in range(3):
+        written = len(protocol.parts())
+        protocol.data_received(masked(b"one") + masked(b"two"))
+        await until(lambda: len(protocol.parts()) > written)  # noqa: B023
+
+    assert not protocol.transport.pause_reading.called
+
+
+async def test_reading_stops_while_the_application_does_not(connect, until):
+    begin = asyncio.Event()
+
+    async def application(scope, receive, send):
+        await echo(scope, receive, send, begin)
+
+    protocol = await connect(application)
+    protocol.data_received(masked(b"one"))
+    protocol.data_received(masked(b"two"))
+
+    await until(lambda: protocol.transport.pause_reading.called)
+    assert not protocol.transport.resume_reading.called
+    protocol.transport.pause_reading.reset_mock()
+    begin.set()
+    await until(lambda: protocol.transport.resume_reading.called)
+    assert not protocol.transport.pause_reading.called
 
 
 async def test_queue():

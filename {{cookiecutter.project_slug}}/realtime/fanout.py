@@ -203,10 +203,8 @@ class Fanout:
         if not group.members and not group.lock.locked() and self.groups.get(name) is group:
             del self.groups[name]
 
-    def _call(self, function, *arguments):
-        # A layer in memory is never away.
-        is_local = self._local_groups is not None
-        return function(*arguments) if is_local else self.outage.retry(self._call_once, function, *arguments)
+    async def _call(self, function, *arguments):
+        return await self.outage.retry(self._call_once, function, *arguments)
 
     async def _call_once(self, function, *arguments):
         async with self._calls:

@@ -58,6 +58,8 @@ TURN = 2**12
 # Sockets that are closed in a second when the server is stopped, and seconds that this takes at most: it has 10.
 CLOSED_PER_SECOND = 1000
 MAX_SPREAD = 5
+# Bytes for one socket that are written at once, and not at the end of a turn of the event loop.
+MAX_UNWRITTEN = 2**14
 # Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
 LINGER = 5
 
@@ -224,6 +226,39 @@ class Queue:
         return self.items.pop(0)
 
 
+class Writer:
+    """
+    A transport that writes once in a turn of the event loop what is sent to its socket meanwhile: a greeting with the
+    response of the handshake, answers to frames that came together. A write costs as much as all else of a short message.
+    """
+
+    __slots__ = ("call_soon", "size", "transport", "waiting")
+
+    def __init__(self, transport, call_soon):
+        self.transport, self.call_soon = transport, call_soon
+        self.waiting, self.size = [], 0
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, data):
+        if not self.waiting:
+            self.call_soon(self.flush)
+        self.waiting.append(data)
+        self.size += len(data)
+        if self.size > MAX_UNWRITTEN:
+            self.flush()
+
+    def flush(self):
+        if self.waiting and not self.transport.is_closing():
+            self.transport.write(b"".join(self.waiting))
+        self.waiting, self.size = [], 0
+
+    def close(self):
+        self.flush()
+        self.transport.close()
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport):
         self.queue = Queue()
@@ -234,7 +269,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # uvicorn reads all that the kernel holds in one go: from a client that floods, megabytes, which block the
         # others.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
-        super().connection_made(transport)
+        super().connection_made(Writer(transport, self.loop.call_soon))
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
@@ -269,20 +304,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return self.accept(message) if message["type"] == "websocket.accept" else super().send(message)
 
     async def accept(self, message):
-        """Send the response with what follows it at once, such as a greeting: in one packet, by one system call."""
-        self.conn.data_to_send = list
-        self.loop.call_soon(self.flush)
-        try:
-            await super().send(message)
-        finally:
-            del self.conn.data_to_send
-            # uvicorn and websockets keep them, 4 KB, and never look at them again.
-            self.request.headers.clear()
-            self.response.headers.clear()
-
-    def flush(self):
-        if (output := self.conn.data_to_send()) and not self.transport.is_closing():
-            self.transport.write(b"".join(output))
+        await super().send(message)
+        # uvicorn and websockets keep them, 4 KB, and never look at them again.
+        self.request.headers.clear()
+        self.response.headers.clear()
 
     def shutdown(self):
         """Close with 1012, sockets of a large crowd one after the other: all at once they would come back at once."""
@@ -292,6 +317,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def close_for_shutdown(self):
         if not self.disconnected:
             super().shutdown()
+
+    def send_receive_event_to_app(self):
+        # uvicorn stops reading before each message, and begins again when it is taken. Nearly all are taken in the next
+        # turn: two system calls for nothing.
+        stops = not self.read_paused and not self.close_sent
+        self.read_paused = self.read_paused or stops
+        super().send_receive_event_to_app()
+        if stops:
+            self.loop.call_soon(self.pause_reading)
+
+    def pause_reading(self):
+        if self.read_paused and not self.queue.empty():
+            self.transport.pause_reading()
 
     async def receive(self):
         # As uvicorn's, which would read more although there is something left.
