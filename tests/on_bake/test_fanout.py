@@ -321,6 +321,23 @@ async def test_a_call_does_not_wait_for_ever(layer, groups, monkeypatch):
     assert not groups.groups
 
 
+async def test_a_service_that_hangs_is_asked_again(monkeypatch):
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(outage, "ANSWER_TIMEOUT", 0.01)
+    asked = []
+
+    async def ask():
+        asked.append("asked")
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+
+    lost = outage.Outage(outage.Unavailable, "lost", "back", ask)
+    lost.begin(OSError())
+
+    assert await lost.over(5)
+    assert len(asked) == 2
+
+
 async def test_a_bad_name_is_refused_at_once(groups):
     with pytest.raises(TypeError, match="Group name"):
         await groups.join("no spaces", Member())
@@ -430,6 +447,33 @@ async def test_what_is_sent_does_not_overtake_what_waits():
     await outbox.send({"type": "websocket.send", "text": "last"})
 
     assert sent == ["0", "1", "2", "last"]
+
+
+async def test_who_gives_up_a_send_ends_no_other(server):
+    outbox = open_outbox(server)
+    server.writable.clear()
+    sending = asyncio.create_task(outbox.send({"type": "websocket.send", "text": "first"}))
+    await asyncio.sleep(0)
+    put(outbox, "second")
+
+    sending.cancel()
+    await asyncio.wait([sending])
+    server.writable.set()
+    await asyncio.wait_for(outbox.send({"type": "websocket.send", "text": "last"}), 5)
+
+    assert server.sent == ["first", "second", "last"]
+
+
+async def test_whoever_sends_after_the_end_does_not_wait_for_ever(server):
+    """A task that has not begun is cancelled without a word: to wait for its last one took a whole core."""
+    outbox = open_outbox(server)
+    server.writable.clear()
+    put(outbox, "hello")
+
+    await outbox.stop()
+
+    await asyncio.wait_for(outbox.send({"type": "websocket.send", "text": "late"}), 5)
+    assert server.sent == []
 
 
 async def test_too_slow_a_reader_is_refused(server):
