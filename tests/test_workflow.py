@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,67 @@ def test_every_job_of_a_bake_is_known(bake):
     # Whose failure is shown, and no other's.
     conditions = [step["if"] for step in jobs["docker"]["steps"] + jobs["test"]["steps"] if "if" in step]
     assert conditions == ["failure()"]
+
+
+def test_both_workflows_run_at_each_push_and_on_every_python(bake):
+    """What is not run fails nowhere: an event, a Python or a system that is gone would be missed by nobody."""
+    classifiers = tomllib.loads((bake() / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
+    pythons = [name.rpartition(" ")[2] for name in classifiers if "Python :: 3." in name]
+    assert f"With Python {pythons[0]} to {pythons[-1]} " in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    matrices = []
+    for workflow in (workflow_of(bake()), workflow_of(REPOSITORY)):
+        events = workflow[True]
+        assert events["push"] == {"branches": ["main"]}
+        assert events["pull_request"] is None
+        (weekly,) = events["schedule"]
+        assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", weekly["cron"])
+        # A push ends the run of the one before it, and neither that of another branch nor the weekly one.
+        names = {"${{ github.event_name }}", "${{ github.ref }}"}
+        assert {*re.findall(r"\$\{\{.*?\}\}", workflow["concurrency"]["group"])} == names
+        assert workflow["concurrency"]["cancel-in-progress"] is True
+        strategy = workflow["jobs"]["test"]["strategy"]
+        # One that fails says nothing about the others.
+        assert strategy["fail-fast"] is False
+        matrices.append(strategy["matrix"])
+    systems = ["ubuntu-latest", "macos-latest", "windows-latest"]
+    assert matrices == [{"python": pythons}, {"os": systems, "python": pythons}]
+    assert steps_of(bake(), "test")[1] == {"UV_PYTHON": "${{ matrix.python }}"}
+
+
+def test_every_job_of_this_repository_is_known():
+    """As of a bake. The tests need the history, and a Python of the matrix; what takes long is run by the clock."""
+    workflow = workflow_of(REPOSITORY)
+    scheduled = "github.event_name == 'schedule'"
+    assert {name: job.get("if") for name, job in workflow["jobs"].items()} == {
+        "test": None,
+        "answers": scheduled,
+        "mutants": f"{scheduled} || github.event_name == 'workflow_dispatch'",
+    }
+    assert workflow["permissions"] == {}
+    for name, job in workflow["jobs"].items():
+        assert job["runs-on"] == ("${{ matrix.os }}" if name == "test" else "ubuntu-latest")
+        assert job["permissions"] == {"contents": "read"}
+        checkout, python, *steps = job["steps"]
+        depth = {"fetch-depth": 0} if name == "test" else {}
+        assert checkout["with"] == {"persist-credentials": False, **depth}
+        assert python["with"] == {"python-version": "${{ matrix.python }}" if name == "test" else "3.14"}
+        for step in [job, *steps]:
+            assert "continue-on-error" not in step, name
+    conditions = [step["if"] for step in workflow["jobs"]["test"]["steps"] if "if" in step]
+    assert conditions == ["runner.os == 'Linux'", "runner.os == 'Linux'", "runner.os != 'Linux'"]
+    # Once a week each is a long run.
+    variables = {
+        name: value
+        for job in workflow["jobs"]
+        for step in steps_of(REPOSITORY, job)[0]
+        for name, value in step.get("env", {}).items()
+    }
+    assert variables == {
+        "CHAOS_KILLS": "${{ " + scheduled + " && '60' || '4' }}",
+        "ROLLS": "${{ " + scheduled + " && '20' || '1' }}",
+        "ARGS": "${{ " + scheduled + " && '-m \"\"' || '' }}",
+        "RANDOM_ANSWERS": "10000",
+    }
 
 
 @pytest.mark.long
