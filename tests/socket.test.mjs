@@ -440,6 +440,23 @@ test("a token that comes too late is not used", async () => {
   assert.equal(FakeWebSocket.all.length, 1);
 });
 
+test("a token function that fails too late ends no other attempt", async () => {
+  const rejects = [];
+  const socket = opened({ token: () => new Promise((_, reject) => rejects.push(reject)) });
+  advance(12.5 * SECOND);
+  assert.equal(rejects.length, 2);
+  rejects[0](new Error("late"));
+  await settled();
+  assert.match(warnings.pop(), /the token function failed.*late/);
+  advance(9 * SECOND);
+  assert.equal(rejects.length, 2, "the second attempt goes on");
+  socket.close();
+  rejects[1](new Error("closed meanwhile"));
+  await settled();
+  assert.match(warnings.pop(), /closed meanwhile/);
+  assert.equal(socket.state, "closed");
+});
+
 // Back-off
 
 test("waits are random between 0 and a bound that doubles up to 30 s", () => {
@@ -1360,6 +1377,20 @@ test("what turns out to be too large is dropped, said so, and holds nothing back
   assert.deepEqual([refusal.type, refusal.code, refusal.id], ["error", "too_large", "b"]);
   assert.match(refusal.message, /^Too large: \d+ bytes, and 1000 fit\.$/);
   assert.equal(socket.pending.length, 2);
+});
+
+test("a page that closes when it is told so stays closed, and what follows is kept", () => {
+  const socket = opened();
+  socket.addEventListener("frame", ({ detail }) => detail.code === "too_large" && socket.close());
+  for (const [id, length] of Object.entries({ b: 2000, c: 10 })) socket.deliver(message("x".repeat(length), id));
+  FakeWebSocket.last.serverSends(GREETING);
+  advance(60 * SECOND);
+  assert.equal(socket.state, "closed");
+  assert.equal(FakeWebSocket.all.length, 1);
+  assert.deepEqual(
+    socket.pending.map(({ id }) => id),
+    ["c"],
+  );
 });
 
 test("a pong that names a smaller size counts from then on", () => {

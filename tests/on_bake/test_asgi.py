@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -34,7 +35,7 @@ from realtime.checks import (
     check_token_user,
 )
 from realtime.consumers import RealtimeConsumer
-from realtime.database import query
+from realtime.database import note_use, query, watch
 from realtime.frames import Frame, Text
 from realtime.management.commands.frames import find_routes
 from realtime.process import process
@@ -454,6 +455,37 @@ async def test_healthz_does_not_wait_for_a_service_that_hangs(async_client, tran
     assert (response.status_code, response.json()["channel_layer"]) == (503, "timeout")
 
 
+async def test_a_health_check_that_is_given_up_ends_no_other(monkeypatch):
+    answered = asyncio.Event()
+
+    async def ask():
+        await answered.wait()
+        return {"database": "ok"}
+
+    monkeypatch.setattr(health, "ask_services", ask)
+    asking = health.Health()
+    gone, stays = [asyncio.create_task(asking.ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    gone.cancel()
+    await asyncio.wait([gone])
+    answered.set()
+
+    assert await stays == {"database": "ok"}
+
+
+async def test_healthz_waits_for_no_query_of_a_socket(transactional_db):
+    """All sockets share a thread of the ORM: a slow query there is no reason to take the process out."""
+    ends = threading.Event()
+    slow = asyncio.create_task(query(ends.wait))
+    await asyncio.sleep(0)
+    try:
+        assert (await health.ask_services())["database"] == "ok"
+    finally:
+        ends.set()
+        await slow
+
+
 @pytest.mark.parametrize("path", ["nowhere.application", "realtime.checks.nothing"])
 def test_check_explains_a_wrong_asgi_application(settings, path):
     settings.ASGI_APPLICATION = path
@@ -706,3 +738,11 @@ async def test_a_connection_is_closed_at_once_after_an_error(monkeypatch, transa
     with pytest.raises(OperationalError):
         await query(lambda: connection.cursor().execute("SELECT nothing"))
     assert closed == ["closed"]
+
+
+def test_a_connection_that_is_made_anew_is_watched_once():
+    """Its wrappers outlive it: one more for each time would make queries slower and slower."""
+    for _ in range(3):
+        watch(connection)
+
+    assert connection.execute_wrappers.count(note_use) == 1

@@ -86,6 +86,16 @@ async def test_who_has_given_up_sends_nothing(calls, until):
     assert calls.made == [["a"], ["c"]]
 
 
+async def test_who_gives_up_during_a_call_leaves_the_others_theirs(calls, until):
+    gone, stays = add(Batcher(calls, 100), "a", "b")
+    await until(lambda: calls.made)
+
+    gone.cancel()
+    calls.go.set()
+
+    assert await asyncio.wait_for(stays, 5) == "B"
+
+
 async def test_an_outage_is_everybodys_who_waits(calls, until):
     batcher = Batcher(calls, 100)
     tasks = add(batcher, "a")

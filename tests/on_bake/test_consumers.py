@@ -341,6 +341,17 @@ async def test_a_failed_socket_has_left_its_groups():
     assert not members()
 
 
+async def test_a_failed_socket_is_logged_with_the_code_of_the_server(caplog):
+    caplog.set_level(logging.INFO, "realtime")
+    socket = await connect()
+
+    await socket.send_json_to(do("fail"))
+    with pytest.raises(ZeroDivisionError):
+        await socket.wait()
+
+    assert " closed with 1011 after 0." in caplog.messages[-1]
+
+
 async def test_a_closed_socket_has_left_the_groups_of_channels():
     class Grouped(Consumer):
         groups = ["of_channels"]
@@ -419,6 +430,16 @@ async def test_a_code_before_accept_reaches_the_client():
     socket = await connect(Closing, greeting=False)
 
     assert await socket.receive_output() == {"type": "websocket.close", "code": 4401}
+
+
+async def test_a_reason_reaches_the_client():
+    class Explaining(RealtimeConsumer):
+        async def connect(self):
+            await self.close(4000, "Later")
+
+    socket = await connect(Explaining, greeting=False)
+
+    assert await socket.receive_output() == {"type": "websocket.close", "code": 4000, "reason": "Later"}
 
 
 async def test_only_codes_of_applications():

@@ -164,6 +164,45 @@ async def test_reading_stops_while_the_application_does_not(connect, until):
     assert not protocol.transport.pause_reading.called
 
 
+async def test_no_more_is_read_before_all_that_was_read_is_taken(connect, until):
+    protocol = await connect(echo)
+    left = []
+    protocol.transport.resume_reading.side_effect = lambda: left.append(len(protocol.unread))
+
+    protocol.data_received(masked(b"x" * 100) * 200)
+
+    await until(lambda: sum(map(len, protocol.parts())) > 200 * 102)
+    assert {*left} == {0}
+
+
+async def test_pings_count_from_one_of_ours_to_the_next(connect):
+    """A client that pings each second would else be cut off after a quarter of an hour."""
+    protocol = await connect(echo)
+    ping = b"\x89\x80\0\0\0\0"
+    for _ in range(2):
+        protocol.send_keepalive_ping()
+        protocol.data_received(ping * protocols.MAX_CONTROL_FRAMES)
+        while protocol.unread:
+            await asyncio.sleep(0)
+    assert not protocol.transport.abort.called
+
+    protocol.data_received(ping)
+
+    assert protocol.transport.abort.called
+
+
+async def test_nothing_is_written_to_a_transport_that_closes(connect):
+    """uvloop's raises at that, which would be a traceback for each client that leaves in the middle of a turn."""
+    protocol = await connect(echo)
+    protocol.transport.write(b"late")
+    protocol.transport.is_closing.return_value = True
+
+    await asyncio.sleep(0)
+
+    assert b"late" not in b"".join(protocol.parts())
+    assert protocol.transport.waiting == []
+
+
 async def test_queue():
     """Whoever stops waiting loses nothing for who waits next, and several may wait, as with an asyncio.Queue."""
     queue = protocols.Queue()
