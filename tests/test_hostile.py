@@ -208,32 +208,53 @@ def test_handshakes_with_long_lists(server, site, kind):
         assert honest.grown < 20 * MEGABYTE
 
 
+def shake_hands(server, *headers, before="", space=""):
+    """
+    Send a handshake with further `headers`, after `before`, another request; return a context manager, its client.
+
+    space: what follows each value of a header.
+    """
+    own = [
+        f"Host: 127.0.0.1:{server.port}",
+        f"Origin: {server.url.rstrip('/')}",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    lines = ["GET /ws/socket-server/ HTTP/1.1", "Upgrade: websocket", *[f"{line}{space}" for line in (*own, *headers)]]
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    client.sendall("\r\n".join([*([before] if before else []), *lines, "", ""]).encode())
+    return client
+
+
 @pytest.mark.parametrize(("name", "sign"), [("Cookie", ";"), ("Sec-WebSocket-Protocol", ",")])
 @pytest.mark.parametrize(("count", "status"), [(900, 101), (1100, 400)])
 def test_lists_of_a_handshake_have_a_thousand_items(calm, name, sign, count, status):
     """What fits into a header of 64 KiB would be tens of thousands."""
     items = sign.join(f"a{number}=" if sign == ";" else f"a{number}" for number in range(count))
-    with socket.create_connection(("127.0.0.1", calm.port)) as client:
-        client.settimeout(10)
-        client.sendall(
-            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1:{calm.port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nOrigin: {calm.url.rstrip('/')}\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{name}: {items}\r\n\r\n".encode()
-        )
+    with shake_hands(calm, f"{name}: {items}") as client:
         assert client.recv(2**16).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked", "X: 1\r\n" * 1000 + "X: 1"])
 def test_handshakes_that_cannot_be_read_are_answered(calm, header):
     """Their connections would stay open for ever."""
-    with socket.create_connection(("127.0.0.1", calm.port)) as client:
-        client.settimeout(10)
-        client.sendall(
-            f"GET /ws/socket-server/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{header}\r\n\r\n".encode()
-        )
+    with shake_hands(calm, header) as client:
         assert client.recv(2**16).startswith(b"HTTP/1.1 400 ")
         assert client.recv(2**16) == b""
+
+
+def test_a_handshake_does_not_follow_a_request_without_an_answer(calm):
+    """Its answer would come in the middle of frames."""
+    with shake_hands(calm, before="GET /waits/ HTTP/1.1\r\nHost: 127.0.0.1\r\n") as client:
+        assert client.recv(2**16).startswith(b"HTTP/1.1 400 ")
+        assert client.recv(2**16) == b""
+
+
+def test_spaces_after_a_header_belong_to_no_value(calm):
+    """RFC 9110 §5.5; httptools leaves them, and the key and the Origin would be wrong."""
+    with shake_hands(calm, "Content-Length: 0", space=" \t ") as client:
+        assert client.recv(2**16).startswith(b"HTTP/1.1 101 ")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,18 @@ import pytest
 from django.conf import settings
 from uvicorn import Config
 from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.http11 import Request
 
 protocols = importlib.import_module(f"{settings.SETTINGS_MODULE.partition('.')[0]}.protocols")
 
-HANDSHAKE = (
-    b"GET /ws/socket-server/ HTTP/1.1\r\nHost: testserver\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+HANDSHAKE = {
+    "Host": "testserver",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 ACCEPT = {"type": "websocket.accept"}
 HELLO = {"type": "websocket.send", "text": "Hello"}
 CLOSE = {"type": "websocket.close", "code": 4404}
@@ -23,12 +28,13 @@ CLOSE = {"type": "websocket.close", "code": 4404}
 @pytest.fixture
 def connect(until):
     """
-    Return a coroutine function (application) that returns a protocol, whose transport is a mock, after a handshake.
+    Return a coroutine function (application, early=b"") that returns a protocol, whose transport is a mock, after a
+    handshake, which `early` has followed at once.
 
     "parts" of it are what was written, a list of bytes.
     """
 
-    async def connect(application):
+    async def connect(application, early=b""):
         config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off")
         config.load()
         protocol = protocols.WebSocketProtocol(config, ServerState(), {})
@@ -41,7 +47,9 @@ def connect(until):
 
         protocol.parts = parts
         protocol.connection_made(transport)
-        protocol.data_received(HANDSHAKE)
+        protocol.handle_connect(Request("/ws/socket-server/", Headers(HANDSHAKE)))
+        if early:
+            protocol.data_received(early)
         await until(parts)
         return protocol
 
@@ -123,6 +131,28 @@ async def test_nothing_is_left_unwritten_at_the_end(writes):
     assert response.startswith(b"HTTP/1.1 403 ")
     calls = [call[0] for call in writes.protocol.transport.method_calls]
     assert calls.index("write") < calls.index("close")
+
+
+async def test_nor_when_the_client_sends_no_more(connect):
+    """The transport is closed then, by itself."""
+    protocol = await connect(echo)
+
+    protocol.transport.write(b"the last")
+    protocol.eof_received()
+
+    assert protocol.parts()[-1] == b"the last"
+
+
+async def test_frames_that_come_too_early_wait_for_the_response(connect, until):
+    """websockets would answer a ping before it, and fail with a traceback at what is no frame."""
+    ping, no_frame = b"\x89\x80\0\0\0\0", b"\xff" * 8
+    protocol = await connect(echo, early=masked(b"one") + ping + no_frame)
+
+    assert protocol.transport.pause_reading.called
+    await until(lambda: b"invalid opcode" in b"".join(protocol.parts()))
+    response, frames = b"".join(protocol.parts()).split(b"\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 101 ")
+    assert frames.startswith(b"\x8a\x00\x88")
 
 
 async def test_a_socket_keeps_no_headers(writes):

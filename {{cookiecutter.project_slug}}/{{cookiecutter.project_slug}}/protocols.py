@@ -187,7 +187,11 @@ class HttpProtocol(HttpToolsProtocol):
             return self.transport.abort()
         if sum(1 + value.count(b",") + value.count(b";") for _, value in self.headers) > MAX_ITEMS:
             return self.send_400_response("The header of the request has too many lines, or too long lists.")
-        headers = Headers((name.decode(), value.decode("latin-1")) for name, value in self.headers)
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Its response would come in the middle of frames.
+            return self.send_400_response("The client does not wait for the answer to the request before.")
+        # httptools leaves spaces at the end, which belong to no value (RFC 9110, section 5.5).
+        headers = Headers((name.decode(), value.strip(b" \t").decode("latin-1")) for name, value in self.headers)
         if "Transfer-Encoding" in headers or not set(headers.get_all("Content-Length")) <= {"0"}:
             return self.send_400_response("A handshake has no body.")
         if not self.url.isascii():
@@ -277,11 +281,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             if timer is not None:
                 timer.cancel()
 
+    def eof_received(self):
+        # The transport closes now, without asking its Writer.
+        self.transport.flush()
+
     def data_received(self, data):
-        if self.turn is None and len(data) <= TURN:
+        if self.turn is None and len(data) <= TURN and self.handshake_complete:
             return super().data_received(data)
         self.unread += data
-        if self.turn is None:
+        if not self.handshake_complete:
+            # A client waits for the response (RFC 6455, section 4.1). websockets can answer no frame before it.
+            self.transport.pause_reading()
+        elif self.turn is None:
             self.take_turn()
 
     def take_turn(self):
@@ -308,6 +319,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # uvicorn and websockets keep them, 4 KB, and never look at them again.
         self.request.headers.clear()
         self.response.headers.clear()
+        if self.unread and self.handshake_complete:
+            self.take_turn()
 
     def shutdown(self):
         """Close with 1012, sockets of a large crowd one after the other: all at once they would come back at once."""
