@@ -107,8 +107,11 @@ def test_channels_redis_logs_what_it_drops():
 @pytest.mark.parametrize(
     ("name", "uses"),
     [
-        ("HttpProtocol", ["url", "headers", "transport"]),
-        ("WebSocketProtocol", ["frames", "conn", "transport", "loop", "handle_parser_exception", "logger"]),
+        ("HttpProtocol", ["url", "headers", "transport", "cycle"]),
+        (
+            "WebSocketProtocol",
+            ["frames", "conn", "transport", "loop", "handle_parser_exception", "logger", "handshake_complete"],
+        ),
     ],
 )
 def test_what_protocols_py_overrides_is_called_by_uvicorn(name, uses):
@@ -117,7 +120,7 @@ def test_what_protocols_py_overrides_is_called_by_uvicorn(name, uses):
     (base,) = protocol.__bases__
     overridden = {name for name, value in vars(protocol).items() if callable(value) and hasattr(base, name)}
     source = inspect.getsource(base)
-    of_others = {"connection_made", "connection_lost", "data_received", "shutdown"}
+    of_others = {"connection_made", "connection_lost", "data_received", "eof_received", "shutdown"}
     of_httptools = {"on_headers_complete", "on_body", "on_message_complete"}
 
     assert overridden & of_others

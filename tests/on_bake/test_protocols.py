@@ -155,6 +155,17 @@ async def test_frames_that_come_too_early_wait_for_the_response(connect, until):
     assert frames.startswith(b"\x8a\x00\x88")
 
 
+async def test_a_client_that_has_closed_is_not_closed_at_the_end(connect):
+    """It may have much to read before it is gone; websockets closes a socket once, or raises InvalidState."""
+    protocol = await connect(echo)
+
+    protocol.data_received(b"\x88\x80\0\0\0\0")
+    protocol.transport.is_closing.return_value = True
+    protocol.close_for_shutdown()
+
+    assert protocol.conn.close_sent.code == 1005
+
+
 async def test_a_socket_keeps_no_headers(writes):
     """4 KB of 26 for each: the application has those of the request in its scope."""
     await writes(ACCEPT, HELLO)

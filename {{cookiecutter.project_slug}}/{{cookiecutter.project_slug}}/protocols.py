@@ -328,7 +328,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.loop.call_later(random.uniform(0, spread), self.close_for_shutdown)
 
     def close_for_shutdown(self):
-        if not self.disconnected:
+        # A client that has closed may have much to read before it is gone.
+        if not self.disconnected and not self.transport.is_closing():
             super().shutdown()
 
     def send_receive_event_to_app(self):
