@@ -44,9 +44,8 @@ class Batcher:
         try:
             results, error = await self._call([item for item, _ in batch]), None
         except Unavailable as unavailable:
-            # Those that have come meanwhile have waited as long.
+            # Those that have come meanwhile have waited as long; _next() leaves them out.
             batch, error = [*batch, *self._waiting], unavailable
-            self._waiting.clear()
         except Exception as mistake:
             if half := len(batch) // 2:
                 # An item that fails must not fail the others.

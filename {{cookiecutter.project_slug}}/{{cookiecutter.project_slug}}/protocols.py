@@ -342,7 +342,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.loop.call_soon(self.pause_reading)
 
     def pause_reading(self):
-        if self.read_paused and not self.queue.empty():
+        if self.read_paused:
             self.transport.pause_reading()
 
     async def receive(self):

@@ -10,7 +10,6 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import CreateView, UpdateView
 
 from .forms import EmailForm, SignUpForm
-from .models import User
 
 
 class LogInView(LoginView):
@@ -53,5 +52,4 @@ class EmailView(LoginRequiredMixin, UpdateView):
     success_url = settings.LOGIN_REDIRECT_URL
 
     def get_object(self, queryset=None):
-        # Not request.user, whose address a form that is refused would change on the page.
-        return User.objects.get(pk=self.request.user.pk)
+        return self.request.user
