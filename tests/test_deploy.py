@@ -116,6 +116,18 @@ def test_services(compose):
     # The command of web's is in the Dockerfile.
     assert [name for name, service in services.items() if "test" not in service["healthcheck"]] == ["web"]
     assert set(compose["volumes"]) == {"postgres"}
+    # Where the image keeps its data: anywhere else they would go with the container.
+    assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql/data"]
+    # A process that is broken into cannot change what the next one reads.
+    assert services["nginx"]["volumes"] == ["./deploy:/etc/nginx:ro"]
+    # The image's own signal waits until the last socket is closed.
+    assert services["nginx"].get("stop_signal") == "SIGTERM"
+    # Each socket is a file, or two.
+    many = [name for name, service in services.items() if service.get("ulimits") == {"nofile": 65536}]
+    assert many == ["nginx", "web"]
+    # It writes no disk full with what is worth nothing.
+    assert services["valkey"]["command"] == ["valkey-server", "--save", "", "--appendonly", "no"]
+    assert [environment(compose, **env)["WEB_CONCURRENCY"] for env in ({}, {"WEB_CONCURRENCY": "3"})] == ["1", "3"]
 
 
 def test_a_service_that_is_broken_into_can_do_little(compose):
@@ -245,6 +257,11 @@ def test_image(dockerfile):
     # BuildKit of Docker 24 knows no --start-interval, and would say that instead of what is wrong.
     assert "--start-interval" not in dockerfile
     assert re.search(r"(?m)^USER \d+$", image)
+    # The access log of a process that is killed is not lost in a buffer.
+    assert "PYTHONUNBUFFERED=1" in image
+    # The check says what is wrong before Docker gives it up.
+    patience, timeout = (int(number) for number in re.findall(r"timeout=(\d+)", image))
+    assert timeout < patience
     # Nothing is kept of the key with which static files are collected.
     assert "SECRET" not in image
     assert not re.search(r"(?m)^(ENV|ARG).*SECRET", build)
@@ -605,6 +622,13 @@ def test_numbers_of_the_nginx_file(bake):
     assert number("worker_rlimit_nofile") >= 2 * number("worker_connections")
     # The name stands for all containers: one refusal, as of one that is being replaced, must not shut the site.
     assert re.findall(r"(?m)^ *server web:8000 (.*);", text) == ["resolve max_fails=0"]
+    # A page gives up after 10 s: within them the next process is tried, also when containers were replaced just now.
+    assert number("proxy_connect_timeout") * 2 < number("proxy_next_upstream_timeout") <= 10
+    assert "resolver 127.0.0.11 valid=1s " in text
+    # What slow readers have not taken is bounded, and dropped: not kept on the disk, nor for ever.
+    assert number("proxy_max_temp_file_size") == 0
+    assert number("send_timeout") <= 60
+    assert re.search("(?m)^ *reset_timedout_connection on;$", text)
     # Two of uvicorn's pings may be lost.
     server = (bake() / "my_realtime_site" / "__main__.py").read_text(encoding="utf-8")
     ping_interval = int(re.search(r"ws_ping_interval=(\d+)", server)[1])
