@@ -444,8 +444,13 @@ async def test_healthz_asks_once_a_second_whoever_asks(async_client, transaction
 
 
 async def test_healthz_does_not_wait_for_a_service_that_hangs(async_client, transactional_db, monkeypatch):
+    ended = asyncio.Event()
+
     async def hang(layer):
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
     monkeypatch.setattr(health.layers, "ask", hang)
     monkeypatch.setattr(health, "TIMEOUT", 0.05)
@@ -453,6 +458,8 @@ async def test_healthz_does_not_wait_for_a_service_that_hangs(async_client, tran
     response = await asyncio.wait_for(async_client.get("/healthz"), 5)
 
     assert (response.status_code, response.json()["channel_layer"]) == (503, "timeout")
+    # One more would hang each second.
+    await asyncio.wait_for(ended.wait(), 5)
 
 
 async def test_a_health_check_that_is_given_up_ends_no_other(monkeypatch):

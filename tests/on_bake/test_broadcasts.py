@@ -163,6 +163,12 @@ def test_a_mistake_is_an_error_where_it_is_made(db, group, frame, error):
         async_to_sync(anotify)(group, frame)
 
 
+@pytest.mark.parametrize("message", [{}, {"type": "_run"}])
+def test_a_message_that_no_method_takes_is_an_error_where_it_is_made(db, message):
+    with pytest.raises(ValueError, match=r"type|_run|method"):
+        notify_consumers("group", message)
+
+
 @pytest.mark.parametrize("value", [datetime.date(2026, 1, 2), {1, 2}, gettext_lazy("Yes"), Consumer])
 def test_what_redis_could_not_carry_is_an_error_also_in_memory(db, value):
     with pytest.raises(TypeError, match="serializable"):

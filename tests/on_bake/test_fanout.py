@@ -119,6 +119,48 @@ async def test_a_leave_racing_a_join_loses_nobody(layer, groups, pause, until):
     assert not leaving.texts
 
 
+async def test_a_join_that_is_given_up_beside_a_leave_loses_nobody(layer, groups, monkeypatch):
+    leaving, joining = Member(), Member()
+    await groups.join("room", leaving)
+    discard, go_on = layer.group_discard, asyncio.Event()
+
+    async def discard_late(group, channel):
+        await go_on.wait()
+        await discard(group, channel)
+
+    monkeypatch.setattr(layer, "group_discard", discard_late)
+    tasks = [asyncio.create_task(groups.leave("room", leaving)), asyncio.create_task(groups.join("room", Member()))]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1]])
+    joined = asyncio.create_task(groups.join("room", joining))
+    # Until what is not held back has ended.
+    await asyncio.wait([joined], timeout=0.05)
+    go_on.set()
+    await asyncio.wait([tasks[0], joined])
+
+    assert layer.groups.get("room")
+
+
+async def test_what_goes_wrong_at_each_receive_is_said_now_and_then(layer, groups, monkeypatch, caplog, until):
+    """Without a pause in between nothing else would have its turn."""
+    tries = []
+
+    async def receive(channel):
+        tries.append(channel)
+        if len(tries) > 3:
+            await asyncio.Event().wait()
+        raise TypeError
+
+    monkeypatch.setattr(layer, "receive", receive)
+    await groups.join("room", Member())
+
+    await until(lambda: caplog.messages)
+    await asyncio.sleep(0.1)
+
+    assert len(tries) == 1
+
+
 async def test_a_cancelled_join_leaves_nothing(layer, groups):
     task = asyncio.create_task(groups.join("room", Member()))
     await asyncio.sleep(0.005)

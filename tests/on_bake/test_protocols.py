@@ -216,15 +216,46 @@ async def test_no_more_is_read_before_all_that_was_read_is_taken(connect, until)
     assert {*left} == {0}
 
 
-async def test_pings_count_from_one_of_ours_to_the_next(connect):
+async def test_what_comes_meanwhile_waits_for_its_turn(connect, until):
+    """Else the rest of a frame would follow another one, and the stream would be broken."""
+    protocol = await connect(echo)
+
+    protocol.data_received(masked(b"x" * 100) * 200)
+    protocol.data_received(masked(b"end"))
+
+    await until(lambda: b"".join(protocol.parts()).endswith(b"\x81\x03end"))
+
+
+async def test_reading_begins_again_when_all_is_taken(connect, until):
+    taking, taken = asyncio.Semaphore(0), []
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await receive()
+        while True:
+            await taking.acquire()
+            taken.append(await receive())
+
+    protocol = await connect(application)
+    protocol.data_received(masked(b"one") + masked(b"two"))
+    await until(lambda: protocol.transport.pause_reading.called)
+
+    taking.release()
+    await until(lambda: len(taken) == 1)
+    assert not protocol.transport.resume_reading.called
+
+    taking.release()
+    await until(lambda: protocol.transport.resume_reading.called)
+
+
+async def test_pings_count_from_one_of_ours_to_the_next(connect, until):
     """A client that pings each second would else be cut off after a quarter of an hour."""
     protocol = await connect(echo)
     ping = b"\x89\x80\0\0\0\0"
     for _ in range(2):
         protocol.send_keepalive_ping()
         protocol.data_received(ping * protocols.MAX_CONTROL_FRAMES)
-        while protocol.unread:
-            await asyncio.sleep(0)
+        await until(lambda: not protocol.unread)
     assert not protocol.transport.abort.called
 
     protocol.data_received(ping)

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from . import names
+from .limits import MAX_ACCOUNTS
 from .models import Attempts, User
 
 PASSWORD = "a horse, a staple"
@@ -81,10 +82,12 @@ def test_guesses_are_refused_before_anything_is_hashed(client, ada, settings, mo
 
 
 def test_a_browser_that_has_logged_in_before_is_not_locked_out(client, ada, settings, django_user_model):
-    settings.ACCOUNTS_GUESSES_PER_ACCOUNT = 2
+    settings.ACCOUNTS_GUESSES_PER_ACCOUNT, settings.SESSION_COOKIE_SECURE = 2, True
     stranger, known = Client(), client
     log_in(known, "ada")
-    assert known.cookies["known_browser"]["httponly"]
+    cookie = known.cookies["known_browser"]
+    assert cookie["httponly"]
+    assert cookie["secure"]
     known.post(reverse("logout"))
     for _ in range(3):
         response = log_in(stranger, "ada", password="a guess")
@@ -98,6 +101,16 @@ def test_a_browser_that_has_logged_in_before_is_not_locked_out(client, ada, sett
     django_user_model.objects.create_user("grace", password=PASSWORD)
     for code in (200, 200, 429):
         assert log_in(known, "grace", password="a guess").status_code == code
+
+
+def test_a_browser_is_known_to_few_accounts(client, db):
+    """Browsers keep no cookie of more than 4 KB."""
+    for number in range(MAX_ACCOUNTS + 2):
+        sign_up(client, f"user{number}")
+        client.post(reverse("logout"))
+
+    _, *accounts = client.cookies["known_browser"].value.partition(":")[0].split(".")
+    assert len(accounts) == MAX_ACCOUNTS
 
 
 def test_nobody_becomes_known_to_an_account_without_its_password(client, ada, settings):

@@ -458,6 +458,19 @@ async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann,
     assert await receive_seqs(socket, 30) == list(range(1, 31))
 
 
+async def test_a_page_that_was_read_is_kept_for_a_moment(enter, room, ann, seldom, monkeypatch, until):
+    monkeypatch.setattr(feed, "KEPT", 0.05)
+    await store(room, ann, 3)
+
+    socket = await enter(ann, room, "?after=0")
+    await receive(socket, "connection_established")
+    await receive_seqs(socket, 3)
+
+    pages = process()[rooms.OpenRooms].open(room.pk).feed._pages
+    assert pages
+    await until(lambda: not pages)
+
+
 async def test_other_processes_are_told(enter, room, ann, seldom, until):
     """They do not wait for their poll, and neither does this one."""
     elsewhere = await Subscription.join(rooms.room_group(room.pk), Member())
@@ -688,6 +701,11 @@ async def test_history(enter, room, ann):
     assert (page["before"], page["more"]) == (56, True)
     assert [frame["seq"] for frame in last_page["messages"]] == list(range(1, 6))
     assert last_page["more"] is False
+
+    # A page that is full, and the last one.
+    await socket.send_json_to({"type": "history", "before": 51})
+    page = await receive(socket, "history")
+    assert (len(page["messages"]), page["more"]) == (50, False)
 
 
 @pytest.mark.parametrize("number", [None, "3", -1, 1.5, True, 2**60, []])

@@ -219,12 +219,14 @@ def test_the_demo_room(capsys, db):
 
 
 def test_nobody_is_here_in_a_process_that_is_dead(room, ann, ben):
-    """Before another one has deleted what it left."""
+    """Also before another one has deleted what it left."""
     now = timezone.now()
     for user, seen_at in ((ann, now), (ben, now - PRESENCE_LIFETIME)):
         Presence.objects.create(room=room, user=user, process=uuid.uuid4(), seen_at=seen_at)
 
     assert get_names_present([room.pk]) == {room.pk: ["ann"]}
+    record_presence(uuid.uuid4(), {}, set(), beats=True)
+    assert [presence.user for presence in Presence.objects.all()] == [ann]
 
 
 def test_who_is_here_is_stored_also_when_somebody_is_deleted(room, ann, ben):
