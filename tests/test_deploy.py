@@ -313,6 +313,11 @@ def test_health_check_of_the_image(served, env, dockerfile):
         run(served, *command[1:], env={"PORT": str(server.port)})
         assert httpx.get(server.url).status_code == 400
         wait_until(lambda: '"GET / HTTP/1.1" 400' in server.log, "the access log")
+        # uvicorn would believe the address, since it is told from this machine.
+        handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        handshake |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "X-Forwarded-For": "203.0.113.9"}
+        assert httpx.get(f"{server.url}ws/socket-server/", headers=handshake).status_code == 403
+        wait_until(lambda: " of 127.0.0.1 refused" in server.log, "the log of the socket", timeout=5)
         assert "/healthz" not in server.log
     with Upstream(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n") as ill:
         assert run(served, *command[1:], env={"PORT": str(ill.port)}, check=False).returncode == 1
