@@ -333,13 +333,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     def send_receive_event_to_app(self):
+        if self.read_paused or self.close_sent:
+            return super().send_receive_event_to_app()
         # uvicorn stops reading before each message, and begins again when it is taken. Nearly all are taken in the next
         # turn: two system calls for nothing.
-        stops = not self.read_paused and not self.close_sent
-        self.read_paused = self.read_paused or stops
+        self.read_paused = True
         super().send_receive_event_to_app()
-        if stops:
-            self.loop.call_soon(self.pause_reading)
+        self.loop.call_soon(self.pause_reading)
 
     def pause_reading(self):
         if self.read_paused:
