@@ -905,7 +905,7 @@ async def stop_under_clients(nginx, stopping, staying, count):
 
 @real
 def test_a_stuck_reader_does_not_hold_a_server_up(served, env):
-    """Without timeout_graceful_shutdown, uvicorn waits for it until it is killed."""
+    """Its close is given up after CLOSE_TIMEOUT of realtime/socket.py; uvicorn would wait for longer."""
     with Server(served, "production", env=env) as server, open_client(server) as client:
         stuck = open_stuck_reader(server)
         for number in range(150):  # more than the buffers of the kernel take

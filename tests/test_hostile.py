@@ -244,6 +244,22 @@ def test_handshakes_that_cannot_be_read_are_answered(calm, header):
         assert client.recv(2**16) == b""
 
 
+@pytest.mark.long
+def test_a_request_without_an_answer_does_not_hold_a_server_up(site):
+    """Without timeout_graceful_shutdown, uvicorn waits for the answer however long it takes."""
+    with (
+        Server(site.project, "production", env=LOCAL_PRODUCTION) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(b"GET /waits/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        # When this is answered, the other one has been read.
+        assert httpx.get(f"{server.url}healthz").status_code == 200
+
+        server.process.terminate()
+
+        server.process.wait(15)
+
+
 def test_a_handshake_does_not_follow_a_request_without_an_answer(calm):
     """Its answer would come in the middle of frames."""
     with shake_hands(calm, before="GET /waits/ HTTP/1.1\r\nHost: 127.0.0.1\r\n") as client:

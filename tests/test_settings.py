@@ -205,6 +205,13 @@ def test_without_redis_one_process_is_started_and_a_line_says_why(fresh_clone):
     assert "One process is started, not 4: sockets of several meet over Redis. Set REDIS_URL." in alone
 
 
+def test_a_number_of_processes_that_is_none_is_refused_in_one_line(project):
+    result = run(project, "-m", "my_realtime_site", "--port", "0", env={"WEB_CONCURRENCY": "two"}, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout == "WEB_CONCURRENCY must be a number of processes, such as 2.\n"
+
+
 def test_a_port_of_the_environment_is_listened_to_on_all_addresses(project, tmp_path):
     """As platforms need it. The one of a file for development does not count."""
     copy = shutil.copytree(project, tmp_path / "project")

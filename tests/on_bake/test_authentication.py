@@ -938,6 +938,34 @@ async def test_a_session_that_is_read_between_the_signal_of_its_logout_and_its_e
     await assert_in(await connect(client))
 
 
+@pytest.mark.parametrize("ends", ["session", "user"])
+async def test_a_login_that_ends_meanwhile_reaches_no_consumer(ann, connect, monkeypatch, ends):
+    """Its connect() would join groups and read the database for somebody who is out."""
+    connected = []
+
+    async def connect_and_note(consumer):
+        connected.append(consumer.scope["user"])
+        await consumer.accept()
+
+    monkeypatch.setattr(Ours, "connect", connect_and_note, raising=False)
+    client = await sync_to_async(log_in)(ann)
+    watch = Logins.watch
+
+    async def watch_late(logins, login, since):
+        # It ends between the read and this.
+        await User.objects.filter(pk=ann.pk).aupdate(is_active=False)
+        user, session = login.names
+        logins.handle({"user": user, "session": session if ends == "session" else None})
+        await watch(logins, login, since)
+
+    monkeypatch.setattr(Logins, "watch", watch_late)
+
+    socket = await connect(client, greeting=False)
+    await assert_out(socket)
+    await socket.disconnect()
+    assert connected == []
+
+
 async def test_a_user_who_is_saved_while_the_session_is_read(engine, ann, connect, until, slow_read):
     client = await sync_to_async(log_in)(ann)
     started, go_on = slow_read()

@@ -230,6 +230,8 @@ async def test_what_waits_when_the_layer_is_lost_is_counted(connect, monkeypatch
     await connect()
     fanout = broadcasts.get_fanout()
     monkeypatch.setattr(broadcasts, "ANSWER_TIMEOUT", 0.2)
+    # Three are sent, and two wait behind them.
+    monkeypatch.setattr(broadcasts.layers, "BATCH", 3)
 
     async def hang(name, message):
         await asyncio.sleep(60)

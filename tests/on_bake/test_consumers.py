@@ -331,6 +331,29 @@ async def test_a_closed_socket_has_left_its_groups():
     assert not members()
 
 
+async def test_nothing_is_handled_after_the_close():
+    """A message may come before the socket has left its groups."""
+
+    class Closed(Consumer):
+        heard = []
+
+        async def connect(self):
+            await self.accept()
+            await self.close()
+            self.handle({"type": "group.news"})
+
+        async def group_news(self, event):
+            self.heard.append(event)
+
+    socket = await connect(Closed, greeting=False)
+    assert (await socket.receive_output())["type"] == "websocket.close"
+    await asyncio.sleep(0)
+
+    await socket.disconnect()
+
+    assert not Closed.heard
+
+
 async def test_a_failed_socket_has_left_its_groups():
     socket = await connect()
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.signing import TimestampSigner, b62_encode
 from django.test import Client
 from django.urls import reverse
 
@@ -68,6 +69,18 @@ def test_a_browser_that_has_logged_in_before_is_not_locked_out(ada):
     # Its own guesses count.
     known.post(reverse("admin:logout"))
     assert guesses(known, ada.username, 11) == [200] * 10 + [429]
+
+
+def test_a_browser_is_forgotten_after_a_year(ada, monkeypatch):
+    """Also one that keeps its cookie for longer, or gives it to somebody else."""
+    known, long_ago = browser(), b62_encode(int(time.time()) - 366 * 24 * 3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "timestamp", lambda self: long_ago)
+        assert log_in(known, ada.username, PASSWORD).url == HOME
+    known.post(reverse("admin:logout"))
+    assert guesses(browser(), ada.username, 11)[-1] == 429
+
+    assert log_in(known, ada.username, PASSWORD).status_code == 429
 
 
 def test_a_browser_is_known_to_the_account_of_its_password_only(ada):

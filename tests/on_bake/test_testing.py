@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import TestCase
 
 from realtime import anotify, database, notify, notify_user
@@ -56,6 +56,22 @@ class InTestCase(TestCase):
     async def test_assert_broadcast_sees_what_waits_in_the_thread_of_a_view(self):
         with assert_broadcast("group", type="news"):
             await sync_to_async(notify)("group", {"type": "news"})
+
+
+@pytest.fixture
+async def nothing_left_open(transactional_db):
+    """Fail if the consumers' thread has a connection when `open_socket`, which comes later, has ended."""
+    yield
+    assert await sync_to_async(lambda: connection.connection)() is None
+
+
+async def test_open_socket_closes_the_connection_of_the_consumers(nothing_left_open, open_socket):
+    """Nobody could drop the database of the tests meanwhile: PostgreSQL says that others are using it."""
+    ann = await get_user_model().objects.acreate_user("ann")
+
+    socket = await open_socket(PATH, user=ann, application=Sockets(Authentication(Counter.as_asgi())))
+
+    assert socket.greeting["count"] == 1
 
 
 def test_assert_broadcast_does_not_see_what_is_rolled_back(db):

@@ -15,6 +15,8 @@ from chat import rooms, unread
 from chat.frames import RoomState
 from chat.models import Membership, Reading, Room, list_rooms, post_message
 from chat.unread import find_changes, mark_read, parse_time
+from realtime.database import query
+from realtime.outage import Unavailable
 
 LONG_AGO = timezone.now() - timedelta(days=365)
 
@@ -243,6 +245,22 @@ async def test_a_page_that_stays_open_brings_back_no_room_that_was_left(open_lis
         pass
     await page.send_json_to({"type": "read", "seq": 3})
     await receive_room(page, 0)
+
+
+async def test_a_room_that_is_entered_in_an_outage_comes_into_the_list(open_list, until, room, ann, monkeypatch):
+    outages = [Unavailable()]
+
+    async def query_later(*arguments):
+        if outages:
+            raise outages.pop()
+        return await query(*arguments)
+
+    monkeypatch.setattr(unread, "query", query_later)
+    lists = unread.Lists()
+    lists.mark(room.pk, ann.pk, 0, enters=True)
+
+    await until(lambda: lists._task is None)
+    assert [reading.user_id async for reading in Reading.objects.all()] == [ann.pk]
 
 
 @pytest.mark.parametrize("minutes", [1, 60])
