@@ -61,7 +61,8 @@ def place(files):
 
 def undo_written_in_place():
     """Put back what cookiecutter has written over in an existing project, and remove what it has added."""
-    kept, names = STAGING / "replaced-in-place", STAGING / "written-in-place"
+    kept, behind = STAGING / "replaced-in-place", STAGING / "behind-links"
+    names = STAGING / "written-in-place"
     if not names.exists():
         return
     for top in map(Path, names.read_text().split()):
@@ -70,6 +71,11 @@ def undo_written_in_place():
             if os.path.lexists(kept / path):
                 if not path.is_dir():
                     (kept / path).replace(path)
+                if (behind / path).is_file():
+                    shutil.copyfile(behind / path, path)
+                elif path.is_symlink() and path.is_file():
+                    # It led nowhere.
+                    path.resolve().unlink()
             elif path.is_dir():
                 path.rmdir()
             else:

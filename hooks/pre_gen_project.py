@@ -102,6 +102,12 @@ def keep_what_is_replaced():
             shutil.copytree(path, kept / path, symlinks=True)
         elif os.path.lexists(path):
             shutil.copy2(path, kept / path, follow_symlinks=False)
+        for link in filter(Path.is_symlink, (path, *path.rglob("*"))):
+            # cookiecutter writes into the file that it leads to.
+            if link.is_file():
+                text = STAGING / "behind-links" / link
+                text.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(link, text)
     (STAGING / "written-in-place").write_text("\n".join(WRITTEN_IN_PLACE))
 
 
@@ -121,6 +127,7 @@ def note_skip_if_file_exists():
         (STAGING / "skip-if-file-exists").write_text("yes")
         keep_what_is_replaced()
     except OSError as error:
+        shutil.rmtree(STAGING, ignore_errors=True)
         sys.exit(f"the project's folder cannot be written to: {error}")
 
 

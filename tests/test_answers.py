@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from combinations import ALL, OPTIONS
@@ -81,6 +82,9 @@ def cookiecutter(output_dir, *options, env=None, template=REPOSITORY, start=None
         capture_output=True,
         encoding="utf-8",
     )
+
+
+LINKS = pytest.mark.skipif(WINDOWS, reason="making a link takes a right that few have there")
 
 
 def contents(folder):
@@ -340,6 +344,22 @@ def test_env_is_written_once(output_dir, options):
     assert env.read_text() == "DJANGO_SECRET_KEY=mine\n"
 
 
+@LINKS
+def test_links_that_lead_nowhere_are_the_owners_too(output_dir):
+    """Such as one to a secret that is there on the server only."""
+    assert cookiecutter(output_dir).returncode == 0
+    project = output_dir / "my_realtime_site"
+    for name in (".env", "chat/routing.py"):
+        (project / name).unlink()
+        (project / name).symlink_to("not_there")
+    linked = links(project)
+
+    assert cookiecutter(output_dir, "-f", "-s").returncode == 0
+    assert links(project) == linked
+    assert cookiecutter(output_dir, "-f").returncode == 0
+    assert list(links(project)) == [Path(".env")]
+
+
 # With each starter all options and none; the others, which add and remove single ones of these files, take long.
 OVER_A_PROJECT = pytest.mark.parametrize(
     "answers",
@@ -450,6 +470,20 @@ IN_THE_WAY = {
 }
 
 
+@LINKS
+@pytest.mark.parametrize("name", ["realtime", "deploy"])
+def test_a_link_that_is_in_the_way_is_named(output_dir, name):
+    """One that leads nowhere, so that no folder can be made there."""
+    project = output_dir / "my_realtime_site"
+    project.mkdir()
+    (project / name).symlink_to("not_there")
+
+    result = cookiecutter(output_dir, "-f")
+
+    assert result.stderr.splitlines() == [IN_THE_WAY[name]]
+    assert [path.name for path in project.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("name", IN_THE_WAY)
 def test_what_is_in_the_way_is_named(output_dir, name):
     project = output_dir / "my_realtime_site"
@@ -494,6 +528,42 @@ def test_a_bake_that_fails_half_way_puts_everything_back(output_dir, tmp_path, o
     assert contents(output_dir) == before
 
 
+def links(folder):
+    """Return where each link in the folder leads."""
+    return {path.relative_to(folder): path.readlink() for path in folder.rglob("*") if path.is_symlink()}
+
+
+@LINKS
+def test_a_bake_that_fails_half_way_leaves_links_and_modes_alone(output_dir, tmp_path):
+    """cookiecutter writes into the file that a link leads to."""
+    assert cookiecutter(output_dir).returncode == 0
+    project = output_dir / "my_realtime_site"
+    read_only = project / "mine.txt"
+    for path in (project / "docs.md", project / "consumers.py", read_only):
+        path.write_text("# mine\n")
+    read_only.chmod(0o444)
+    for name, target in {
+        "README.md": "docs.md",
+        "AGENTS.md": "not_there.md",
+        "realtime/consumers.py": "../consumers.py",
+        "realtime/mine.py": "not_there.py",
+        "chat/routing.py": "not_there.py",
+    }.items():
+        (project / name).unlink(missing_ok=True)
+        (project / name).symlink_to(target)
+    (project / "chat" / "urls.py").unlink()
+    before, linked = contents(output_dir), links(output_dir)
+    assert len(linked) == 5
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
+
+    result = cookiecutter(output_dir, "-f", env={"PYTHONPATH": str(tmp_path)})
+
+    assert result.stderr.endswith("No space left on device\n")
+    assert links(output_dir) == linked
+    assert contents(output_dir) == before
+    assert not read_only.stat().st_mode & stat.S_IWUSR
+
+
 FULL_DISK = """
 import shutil
 
@@ -506,6 +576,20 @@ def move_until_full(source, target):
 
 shutil.move = move_until_full
 """
+
+
+def test_a_bake_that_cannot_begin_leaves_nothing(output_dir, tmp_path):
+    """The disk is full when the files are kept that cookiecutter writes over."""
+    assert cookiecutter(output_dir).returncode == 0
+    before = contents(output_dir)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import shutil\ndef copy2(*args, **options): raise OSError('No space left on device')\nshutil.copy2 = copy2"
+    )
+
+    result = cookiecutter(output_dir, "-f", env={"PYTHONPATH": str(tmp_path)})
+
+    assert result.stderr.splitlines() == ["the project's folder cannot be written to: No space left on device"]
+    assert contents(output_dir) == before
 
 
 def test_a_bake_that_fails_leaves_no_folder(output_dir, tmp_path):
