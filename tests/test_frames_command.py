@@ -143,7 +143,8 @@ def test_frames_of_the_same_name_and_module_are_refused(with_routes):
 def test_every_socket_is_in_the_document(document):
     channels = {channel["address"]: channel for channel in document["channels"].values()}
 
-    assert list(channels) == ["/ws/board/{room}/", "/ws/other/{number}/", "/ws/other/tutorial/{room}/", "/ws/chat/"]
+    boards, tutorials = ["board/{room}", "other/{number}"], ["other/tutorial/{room}", "other-tutorial/{room}"]
+    assert list(channels) == [f"/ws/{path}/" for path in [*boards, *tutorials, "chat"]]
     assert channels["/ws/board/{room}/"]["description"] == "A whiteboard for many."
     assert channels["/ws/other/tutorial/{room}/"]["messages"] == {}
     assert document["components"]["messages"]["Stroke"]["summary"] == "Draw a line."

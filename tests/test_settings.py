@@ -106,6 +106,11 @@ def test_what_is_no_address_of_redis(project):
         "redis+sentinel://:26379/main",
         "redis+sentinel://one:26379/main?decode_responses=true",
         "redis+sentinel://one:26379,two:99999/main",
+        "redis+sentinel://one:0/main",
+        "redis+sentinel://one:26379/main#1",
+        "unix+sentinel://one:26379/main",
+        "redis+sentinel://one:26379/main?sentinel_password",
+        "redis+sentinel://one:26379/main?sentinelpassword=1",
     ]
 
     assert run(project, "-c", code, *urls).stdout == ""
@@ -122,16 +127,23 @@ def test_addresses_of_redis(project):
     two = hosts("redis://:a,b@one:6379/0 , unix:///run/redis.sock")
     assert len(hosts("redis://my_redis-1:6379,redis://[fe80::1%25eth0]:6379/1,redis://例え.example/")) == 3
     assert [host["address"] for host in two] == ["redis://:a,b@one:6379/0", "unix:///run/redis.sock"]
+    assert hosts(" redis://one\n") == [two[0] | {"address": "redis://one"}]
     # More than the 5 s for which channels_redis waits; without any, a machine that vanishes is waited for for ever.
-    assert all(10 < host["socket_timeout"] <= 20 for host in two)
+    (plain,) = hosts("redis+sentinel://one:26379/main")
     (host,) = hosts(
-        "rediss+sentinel://site:p%40ss@one:26379,[::1]:26380/main/3?sentinel_password=s%2F&ssl_ca_certs=/a"
+        "rediss+sentinel://s%40te:p%40ss@one:26379,[::1]:26380/m%20in/3"
+        "?sentinel_username=me&sentinel_password=s%2F&ssl_ca_certs=/a&client_name=b"
     )
+    assert all(10 < host["socket_timeout"] <= 20 for host in (*two, plain, host))
+    # redis-py alone stops at 100.
+    assert all(host["max_connections"] == 1000 for host in (*two, plain, host))
+    assert (plain["db"], plain["username"], plain["password"]) == (0, None, None)
+    assert "ssl" not in plain.keys() | plain["sentinel_kwargs"].keys()
     assert host["sentinels"] == [["one", 26379], ["::1", 26380]]
     assert host["ssl_ca_certs"] == host["sentinel_kwargs"]["ssl_ca_certs"] == "/a"
-    assert (host["master_name"], host["db"], host["ssl"]) == ("main", 3, True)
-    assert (host["username"], host["password"]) == ("site", "p@ss")
-    assert {"username": None, "password": "s/", "ssl": True}.items() <= host["sentinel_kwargs"].items()
+    assert (host["master_name"], host["db"], host["ssl"], host["client_name"]) == ("m in", 3, True, "b")
+    assert (host["username"], host["password"]) == ("s@te", "p@ss")
+    assert {"username": "me", "password": "s/", "ssl": True}.items() <= host["sentinel_kwargs"].items()
 
 
 @pytest.mark.parametrize("command", [["manage.py", "check"], ["-m", "daphne", "{}.asgi:application"], ["-m", "{}"]])
@@ -170,6 +182,8 @@ def test_production_variables(fresh_clone):
     assert layer["BACKEND"] == "channels_redis.core.RedisChannelLayer"
     (host,) = layer["CONFIG"]["hosts"]
     assert host["address"] == PRODUCTION["REDIS_URL"]
+    # Two projects may share a Redis. 100 messages, Channels' own limit, are too few for all sockets of a process.
+    assert (layer["CONFIG"]["prefix"], layer["CONFIG"]["capacity"]) == ("my_realtime_site", 10_000)
 
 
 @pytest.mark.parametrize(

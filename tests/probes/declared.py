@@ -109,5 +109,7 @@ nested = URLRouter(
 websocket_urlpatterns = [
     path("ws/board/<slug:room>/", Board.as_asgi()),
     path("ws/other/", nested),
+    # In the document its key would be that of the tutorial above.
+    path("ws/other-tutorial/<slug:room>/", Tutorial.as_asgi()),
     path("ws/chat/", Chat.as_asgi()),
 ]
