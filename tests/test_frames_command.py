@@ -150,6 +150,16 @@ def test_every_socket_is_in_the_document(document):
     assert document["components"]["messages"]["Stroke"]["summary"] == "Draw a line."
 
 
+def test_a_project_without_a_consumer_is_told_so(bake, tmp_path):
+    project = shutil.copytree(bake(), tmp_path / "project")
+    (project / "chat" / "routing.py").write_text("websocket_urlpatterns = []\n")
+
+    result = run(project, "manage.py", "frames", check=False)
+
+    assert result.returncode == 1
+    assert result.stdout == "CommandError: ASGI_APPLICATION has no consumer behind a URLRouter for websocket.\n"
+
+
 def test_limits_are_in_the_schema(document):
     text = document["components"]["schemas"]["chat.probes.Message"]["properties"]["text"]
 

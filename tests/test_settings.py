@@ -173,7 +173,9 @@ def test_deploy_check_explains_the_in_memory_layer(fresh_clone):
 
 def test_production_variables(fresh_clone):
     assert setting(fresh_clone, "settings.ALLOWED_HOSTS", **PRODUCTION) == ["example.com", "www.example.com"]
-    assert setting(fresh_clone, "settings.SECURE_SSL_REDIRECT", **PRODUCTION) is True
+    # Without a proxy, anybody could say what it says.
+    https_and_proxy = "[settings.SECURE_SSL_REDIRECT, settings.REALTIME_TRUST_PROXY]"
+    assert setting(fresh_clone, https_and_proxy, **PRODUCTION) == [True, False]
     assert setting(fresh_clone, "'daphne' in settings.INSTALLED_APPS", **PRODUCTION) is False
     database = setting(fresh_clone, "settings.DATABASES['default']", **PRODUCTION)
     assert database["ENGINE"] == "django.db.backends.postgresql"
@@ -192,9 +194,18 @@ def test_production_variables(fresh_clone):
         ("DJANGO_SECRET_KEY", "$key beginning with a dollar", "settings.SECRET_KEY", "$key beginning with a dollar"),
         ("DJANGO_SECRET_KEY_FALLBACKS", "one,two", "settings.SECRET_KEY_FALLBACKS", ["one", "two"]),
         ("DJANGO_CSRF_TRUSTED_ORIGINS", "https://a.b", "settings.CSRF_TRUSTED_ORIGINS", ["https://a.b"]),
-        ("DJANGO_HTTPS", "false", "settings.SESSION_COOKIE_SECURE", False),
+        # Browsers ignore the header that is None over plain HTTP, and complain.
+        pytest.param(
+            "DJANGO_HTTPS",
+            "false",
+            "[settings.SESSION_COOKIE_SECURE, settings.CSRF_COOKIE_SECURE, settings.SECURE_SSL_REDIRECT,"
+            " settings.SECURE_HSTS_SECONDS, settings.SECURE_CROSS_ORIGIN_OPENER_POLICY]",
+            [False, False, False, 0, None],
+            id="DJANGO_HTTPS",
+        ),
         ("DJANGO_TRUST_PROXY", "true", "settings.SECURE_PROXY_SSL_HEADER", ["HTTP_X_FORWARDED_PROTO", "https"]),
         ("DJANGO_TRUST_PROXY", "false", "settings.SECURE_PROXY_SSL_HEADER", None),
+        ("REDIS_URL", "", "settings.CHANNEL_LAYERS['default']['CONFIG']['capacity']", 10_000),
         ("DATABASE_URL", "sqlite:///other.db", "settings.DATABASES['default']['NAME'].name", "other.db"),
         ("DATABASE_URL", "", "settings.DATABASES['default']['NAME'].name", "db.sqlite3"),
         ("DATABASE_URL", "sqlite://:memory:", "settings.DATABASES['default']['NAME']", ":memory:"),
@@ -274,7 +285,7 @@ def test_sqlite_lets_a_transaction_write_after_it_has_read(project, tmp_path):
         import threading, django
         django.setup()
         from django.contrib.auth.models import Group
-        from django.db import transaction
+        from django.db import connection, transaction
         other = threading.Thread(target=Group.objects.create, kwargs={"name": "other"})
         with transaction.atomic():
             Group.objects.count()
@@ -283,12 +294,16 @@ def test_sqlite_lets_a_transaction_write_after_it_has_read(project, tmp_path):
             Group.objects.create(name="ours")
         other.join()
         print(Group.objects.count())
+        # Readers do not wait for a writer, and writers for each other longer than the 5 s of Python's own.
+        with connection.cursor() as cursor:
+            for name in ("journal_mode", "busy_timeout"):
+                print(*cursor.execute(f"PRAGMA {name}").fetchone())
     """
     copy = shutil.copytree(project, tmp_path / "project")
 
     said = run(copy, "-c", code, env={"DJANGO_SETTINGS_MODULE": f"{project.name}.settings"}, check=False).stdout
 
-    assert said.splitlines()[-1] == "2", said
+    assert said.splitlines()[-3:] == ["2", "wal", "20000"], said
 
 
 def test_runserver_refuses_with_debug_off(fresh_clone):
