@@ -193,6 +193,13 @@ def test_production_variables(fresh_clone):
     [
         ("DJANGO_SECRET_KEY", "$key beginning with a dollar", "settings.SECRET_KEY", "$key beginning with a dollar"),
         ("DJANGO_SECRET_KEY_FALLBACKS", "one,two", "settings.SECRET_KEY_FALLBACKS", ["one", "two"]),
+        pytest.param(
+            "DJANGO_ALLOWED_ORIGINS",
+            "https://a.b, https://c.d:8443",
+            "settings.REALTIME_ALLOWED_ORIGINS",
+            ["https://a.b", "https://c.d:8443"],
+            id="DJANGO_ALLOWED_ORIGINS",
+        ),
         ("DJANGO_CSRF_TRUSTED_ORIGINS", "https://a.b", "settings.CSRF_TRUSTED_ORIGINS", ["https://a.b"]),
         # Browsers ignore the header that is None over plain HTTP, and complain.
         pytest.param(
@@ -213,6 +220,30 @@ def test_production_variables(fresh_clone):
 )
 def test_variables(fresh_clone, variable, value, expression, expected):
     assert setting(fresh_clone, expression, **PRODUCTION | {variable: value}) == expected
+
+
+def test_mail(bake):
+    """For passwords that are forgotten, in the chat: without EMAIL_URL it has no such page in production."""
+    project = bake(starter="chat")
+    code = """if True:
+        from django.conf import settings
+        from django.core import mail
+        mailer = mail.mailers["default"] if hasattr(mail, "mailers") else mail.get_connection()
+        print(mailer.host, mailer.port, mailer.username, mailer.password, mailer.use_tls, mailer.timeout)
+        print(settings.DEFAULT_FROM_EMAIL)
+    """
+    mail = {"EMAIL_URL": "smtp+tls://me:p%40ss@mail.example.com:587", "DEFAULT_FROM_EMAIL": "site@example.com"}
+
+    said = run(project, "manage.py", "shell", "--no-imports", "-c", code, env=PRODUCTION | mail).stdout
+    wrong = run(project, "manage.py", "check", env=PRODUCTION | {"EMAIL_URL": "s3cret"}, check=False)
+
+    # With a time limit: a request waits for it.
+    assert said.splitlines() == ["mail.example.com 587 me p@ss True 10", "site@example.com"]
+    assert setting(project, "settings.ACCOUNTS_PASSWORD_RESET", **PRODUCTION) is False
+    assert wrong.returncode == 1
+    assert wrong.stdout.startswith("EMAIL_URL is not understood. Example: ")
+    assert wrong.stdout.count("\n") == 1
+    assert "s3cret" not in wrong.stdout
 
 
 def test_a_forgotten_env_changes_nothing_in_production(project):
