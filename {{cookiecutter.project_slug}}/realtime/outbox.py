@@ -60,7 +60,7 @@ class Outbox:
         if message["type"] == "websocket.send":
             self.has_sent = True
             self._activity["frames_out"] += 1
-        while self._task is not None and not self._task.done():
+        while self._task is not None:
             await asyncio.wait([self._task])
         if not self.closed:
             await self._send(message)
@@ -68,7 +68,7 @@ class Outbox:
     async def end(self, message):
         """Write `message`, the last one, after all that waits."""
         self.closed = True
-        while self._task is not None and not self._task.done():
+        while self._task is not None:
             await asyncio.wait([self._task])
         await self._send(message)
 
@@ -91,6 +91,8 @@ class Outbox:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            # One that had not begun has not done so itself.
+            self._task = None
 
     async def _send(self, message):
         try:
