@@ -19,7 +19,7 @@ from .broadcasts import user_group
 from .close import Close
 from .database import DatabaseUse
 from .fanout import Broadcast, Fanout, broadcast_of
-from .limits import CHARGED, Limit
+from .limits import Limit
 from .outage import Unavailable
 from .socket import Sockets
 from .tasks import Tasks
@@ -284,7 +284,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def charge(self, size: int) -> None:
         """Count an answer of `size` bytes as so many frames, 4 KiB each, for which the next frame waits."""
-        self._limit.spend(size / CHARGED)
+        self._limit.charge(size)
 
     async def _slow_down(self, seconds, text):
         """Refuse a frame, of this text or None, for `seconds`; or close the socket if it has had its warnings."""

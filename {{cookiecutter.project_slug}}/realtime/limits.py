@@ -165,6 +165,10 @@ class Limit:
         for bucket in self._buckets:
             bucket.tokens -= cost
 
+    def charge(self, size):
+        """Count an answer of `size` bytes as size / CHARGED frames."""
+        self.spend(size / CHARGED)
+
     def charge_broadcast(self, members):
         """Count a broadcast to so many members, who all have to be written to; one to less than hundred is free."""
         self.spend(members // CHARGED_MEMBERS)
