@@ -61,8 +61,8 @@ def place(files):
 
 def undo_written_in_place():
     """Put back what cookiecutter has written over in an existing project, and remove what it has added."""
-    kept, behind = STAGING / "replaced-in-place", STAGING / "behind-links"
-    names = STAGING / "written-in-place"
+    kept, names = STAGING / "replaced-in-place", STAGING / "written-in-place"
+    behind, dangling = STAGING / "behind-links", STAGING / "dangling-links"
     if not names.exists():
         return
     for top in map(Path, names.read_text().split()):
@@ -73,9 +73,8 @@ def undo_written_in_place():
                     (kept / path).replace(path)
                 if (behind / path).is_file():
                     shutil.copyfile(behind / path, path)
-                elif path.is_symlink() and path.is_file():
-                    # It led nowhere.
-                    path.resolve().unlink()
+                elif (dangling / path).is_file():
+                    path.resolve().unlink(missing_ok=True)
             elif path.is_dir():
                 path.rmdir()
             else:

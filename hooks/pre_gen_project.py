@@ -102,12 +102,12 @@ def keep_what_is_replaced():
             shutil.copytree(path, kept / path, symlinks=True)
         elif os.path.lexists(path):
             shutil.copy2(path, kept / path, follow_symlinks=False)
-        for link in filter(Path.is_symlink, (path, *path.rglob("*"))):
-            # cookiecutter writes into the file that it leads to.
-            if link.is_file():
-                text = STAGING / "behind-links" / link
-                text.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(link, text)
+    # cookiecutter writes into the files that these lead to, and leaves alone what other links lead to.
+    for link in filter(Path.is_symlink, map(Path, places())):
+        if not link.is_dir():
+            text = STAGING / ("behind-links" if link.exists() else "dangling-links") / link
+            text.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(link, text) if link.exists() else text.touch()
     (STAGING / "written-in-place").write_text("\n".join(WRITTEN_IN_PLACE))
 
 

@@ -552,9 +552,12 @@ def test_a_bake_that_fails_half_way_leaves_links_and_modes_alone(output_dir, tmp
         (project / name).unlink(missing_ok=True)
         (project / name).symlink_to(target)
     (project / "chat" / "urls.py").unlink()
+    # No business of a bake: it may lead to what only root can read.
+    (project / "realtime" / "secret.py").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("# root's\n")
     before, linked = contents(output_dir), links(output_dir)
-    assert len(linked) == 5
-    (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
+    assert len(linked) == 6
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK + SECRET)
 
     result = cookiecutter(output_dir, "-f", env={"PYTHONPATH": str(tmp_path)})
 
@@ -575,6 +578,18 @@ def move_until_full(source, target):
     return move(source, target)
 
 shutil.move = move_until_full
+"""
+
+SECRET = """
+import os
+copyfile = shutil.copyfile
+
+def copyfile_as_nobody(source, target, **options):
+    if os.path.basename(source) == "secret.py" and options.get("follow_symlinks", True):
+        raise PermissionError("secret.py")
+    return copyfile(source, target, **options)
+
+shutil.copyfile = copyfile_as_nobody
 """
 
 
