@@ -60,8 +60,7 @@ class Socket:
         self.activity = self.process[Activity]
         self.outbox = Outbox(send, self.activity, self._overflow)
         self.user = self.owner = self.code = None
-        self.accepted = self.counts_itself = self._opened = self._connected = False
-        self._ended = self._aborted = False
+        self.accepted = self.counts_itself = self._opened = self._connected = self._ended = self._aborted = False
         self._scope, self.server_receive, self._send = scope, receive, send
         scope["realtime"] = self
 
