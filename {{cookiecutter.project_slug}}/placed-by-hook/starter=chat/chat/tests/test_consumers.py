@@ -458,8 +458,7 @@ async def test_a_page_that_has_missed_more_than_the_feed_knows(enter, room, ann,
     assert await receive_seqs(socket, 30) == list(range(1, 31))
 
 
-async def test_a_page_that_was_read_is_kept_for_a_moment(enter, room, ann, seldom, monkeypatch, until):
-    monkeypatch.setattr(feed, "KEPT", 0.05)
+async def test_a_page_that_was_read_is_kept_for_a_moment(enter, room, ann, seldom, until):
     await store(room, ann, 3)
 
     socket = await enter(ann, room, "?after=0")
