@@ -71,10 +71,13 @@ def sentinel_host(url):
     """Return the options of channels_redis for `redis+sentinel://user:password@host:port,host:port/service/db?…`."""
     from redis.asyncio.connection import Connection, parse_url
 
-    parts = urlsplit(url)
-    login, _, addresses = parts.netloc.rpartition("@")
+    # Some Pythons' urlsplit() takes an address of IPv6 alone, without another one beside it.
+    scheme, _, rest = url.partition("://")
+    netloc, _, rest = rest.partition("/")
+    parts = urlsplit(f"{scheme}://host/{rest}")
+    login, _, addresses = netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
-    if not service or parts.scheme not in ("redis+sentinel", "rediss+sentinel") or parts.fragment:
+    if not service or scheme not in ("redis+sentinel", "rediss+sentinel") or parts.fragment or set("#?") & set(netloc):
         raise ValueError("it names no service")
     sentinels = []
     for address in addresses.split(","):
