@@ -312,10 +312,9 @@ class Command(BaseCommand):
             self.lines.append(line)
             if not self.given["json"]:
                 encoding = getattr(self.stdout, "encoding", None) or "utf-8"
-                marks = "✗✓" if "✗✓".encode(encoding, "ignore") else ("FAILED", "ok")
-                text = f"{name}: {line['text']}".rstrip(".") + f". {line['remedy']}" * bool(remedy)
-                line = f"{marks[key is None]} {text}"
-                self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
+                mark = ("✗✓" if "✗✓".encode(encoding, "ignore") else ("FAILED", "ok"))[key is None]
+                text = f"{mark} {name}: {line['text']}".rstrip(".") + f". {line['remedy']}" * bool(remedy)
+                self.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return key is None
 
     # This project
@@ -399,7 +398,7 @@ class Command(BaseCommand):
         for path, route, _, is_hidden in self.found:
             pattern, is_path = str(route.pattern), isinstance(route.pattern, RoutePattern)
             mistakes = {
-                "class": isinstance(route.callback, type) or name_of(route.callback) == "as_asgi",
+                "class": isinstance(route.callback, type) or getattr(route.callback, "__name__", "") == "as_asgi",
                 "slash": pattern.lstrip("^").startswith("/"),
                 "regular": is_path and re.search(r"\(\?P<|^\^|\$$", pattern),
                 "converter": not is_path and re.search(r"(?<!\?P)<\w*:?\w+>", pattern),
@@ -465,7 +464,10 @@ class Command(BaseCommand):
 
     def tls(self):
         if self.uri.secure:
-            with ssl.create_default_context().wrap_socket(self.dial(), server_hostname=self.uri.host) as sock:
+            context = ssl.create_default_context()
+            # As of browsers. The Python of a system may allow older ones, and fail later in the handshake.
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            with context.wrap_socket(self.dial(), server_hostname=self.uri.host) as sock:
                 return f"{sock.version()}, with a certificate until {sock.getpeercert()['notAfter']}"
 
     def open(self, url):
@@ -505,7 +507,8 @@ class Command(BaseCommand):
 
     def why_origin(self):
         """Return the key of the remedy, as realtime.asgi.remedy_for(), by the settings of this command; and a name."""
-        is_ours = apps.is_installed("realtime") and "OriginValidator" not in map(name_of, map(type, self.layers))
+        names = [type(layer).__name__ for layer in self.layers]
+        is_ours = apps.is_installed("realtime") and "OriginValidator" not in names
         # AllowedHostsOriginValidator compares the host of the Origin.
         host = re.sub(r":\d+$", "", urlsplit(self.own_origin if is_ours else self.origin).netloc)
         local = [".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else []
@@ -553,10 +556,6 @@ class Command(BaseCommand):
             yield frame
         # Raises it where the server has closed, and not hung up.
         self.ws.ping()
-
-
-def name_of(thing):
-    return getattr(thing, "__name__", "")
 
 
 def shown(text):
