@@ -471,6 +471,28 @@ def test_dates_have_milliseconds_and_durations_are_djangos():
     assert json.loads(text) == {"type": "x", "at": "2026-01-02T03:04:05.678Z", "for": "P0DT00H00M01S"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        (datetime.time, "12:30:00+02:00"),
+        (datetime.time, "12:30:00.000001Z"),
+        (datetime.datetime, "0001-01-01T00:00:00+23:59"),
+        (datetime.timedelta, "-P999999999D"),
+        (Decimal, "NaN"),
+        (Decimal, "1e999999"),
+        (set[datetime.time], ["12:30:00Z"]),
+    ],
+)
+def test_what_a_client_may_send_can_be_sent_back(kind, sent):
+    class Holder(Frame, tag="x"):
+        value: kind
+
+    decode = decoder_of([Holder])
+    frame = decode(json.dumps({"type": "x", "value": sent}))
+
+    assert str(decode(encode(frame))) == str(frame)
+
+
 @pytest.mark.parametrize("more", [None, NOW])
 def test_characters_are_not_escaped(more):
     assert "é😀" in encode({"type": "x", "text": "é😀", "more": more})

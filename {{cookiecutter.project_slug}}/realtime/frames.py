@@ -282,7 +282,8 @@ class _Encoder(DjangoJSONEncoder):
             # A subclass, which json writes as its base class.
             return json.loads(json.dumps(o))
         try:
-            return super().default(o)
+            # Django refuses a time with an offset, which a client may have sent.
+            return o.isoformat() if isinstance(o, time) and o.tzinfo else super().default(o)
         except TypeError:
             kind = type(o).__name__
             raise TypeError(f"A frame cannot hold a {kind}: put its values in, such as the pk of a model.") from None
