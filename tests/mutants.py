@@ -45,10 +45,11 @@ class Mutant:
     """
     One remedy that is taken out.
 
-    file: the path in a bake, in which <project> is the package of settings, or in the repository (hooks/…). before:
-    text that is there exactly once; after: what stands there instead. test: of pytest, in the repository (tests/…), in
-    on_bake/ or of the bake itself, or of node (tests/socket.test.mjs::name). fails_with: how the failure begins.
-    pitfall: the heading of docs/pitfalls.md that it is for, or "".
+    file: the path in a bake, in which <project> is the package of settings, or in the repository (hooks/…); with "/"
+    before it that of the repository itself, where a bake has one of the same name (/README.md). before: text that is
+    there exactly once; after: what stands there instead. test: of pytest, in the repository (tests/…), in on_bake/ or
+    of the bake itself, or of node (tests/socket.test.mjs::name). fails_with: how the failure begins. pitfall: the
+    heading of docs/pitfalls.md that it is for, or "".
     """
 
     name: str
@@ -67,7 +68,10 @@ class Mutant:
 
     def path(self, folder):
         """Return the Path of the file in a copy of the repository, or of a bake."""
-        if (folder / "manage.py").is_file():
+        is_bake = (folder / "manage.py").is_file()
+        if self.file.startswith("/"):
+            found = [] if is_bake else [folder / self.file[1:]]
+        elif is_bake:
             found = [folder / self.file.replace("<project>", SLUG)]
         else:
             file = self.file.replace("<project>", TEMPLATE)

@@ -4,7 +4,7 @@ import re
 
 import mutants
 import pytest
-from mutants import TEMPLATE, read_table
+from mutants import TEMPLATE, Mutant, read_table
 from servers import REPOSITORY, WINDOWS
 
 TABLE, WITHOUT = read_table()
@@ -25,6 +25,20 @@ def test_a_mutant_applies_to_the_template_and_its_test_is_there(name):
     function = re.escape(test.partition("[")[0])
     begin = rf'test\(["`]{function}["`],' if file.endswith(".mjs") else rf"(async )?def {function}\("
     assert re.search(rf"(?m)^ *{begin}", source.read_text(encoding="utf-8"))
+
+
+def test_a_file_of_the_repository_that_a_bake_has_too(bake):
+    """With a slash before it, it is that of the repository, and no other."""
+    for name in ("README.md", "pyproject.toml", ".github/workflows/ci.yml"):
+        row = {"name": "", "before": "", "after": "", "test": ""}
+        own, either = Mutant(file=f"/{name}", **row), Mutant(file=name, **row)
+
+        assert own.path(REPOSITORY) == REPOSITORY / name
+        with pytest.raises(mutants.Broken, match="2 files"):
+            either.path(REPOSITORY)
+        assert either.path(bake()) == bake() / name
+        with pytest.raises(mutants.Broken, match="0 files"):
+            own.path(bake())
 
 
 def test_each_pitfall_has_a_mutant_or_a_reason():

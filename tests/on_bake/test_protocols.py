@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import socket
 from unittest import mock
 
 import pytest
@@ -40,7 +41,10 @@ def connect(until):
         protocol = protocols.WebSocketProtocol(config, ServerState(), {})
         transport = mock.Mock()
         transport.is_closing.return_value = False
-        transport.get_extra_info.side_effect = lambda name: mock.Mock() if name == "socket" else ("127.0.0.1", 1)
+        protocol.socket = mock.Mock()
+        transport.get_extra_info.side_effect = lambda name: (
+            protocol.socket if name == "socket" else ("127.0.0.1", 1)
+        )
 
         def parts():
             return [call.args[0] for call in transport.write.call_args_list if call.args[0]]
@@ -117,6 +121,25 @@ async def test_no_more_than_a_little_waits_to_be_written(writes):
 
     assert sum(map(len, packets)) > 100_000
     assert max(map(len, packets)) < protocols.MAX_UNWRITTEN + 1100
+
+
+async def test_what_comes_after_much_is_one_packet_again(connect):
+    protocol = await connect(echo)
+    protocol.transport.write(b"a" * (protocols.MAX_UNWRITTEN + 1))
+    packets = len(protocol.parts())
+
+    protocol.transport.write(b"one")
+    protocol.transport.write(b"two")
+    await asyncio.sleep(0)
+
+    assert protocol.parts()[packets:] == [b"onetwo"]
+
+
+async def test_little_is_read_at_a_time(connect):
+    """All that a client has flooded the kernel with, megabytes, would come in one go, and block the others."""
+    protocol = await connect(echo)
+
+    protocol.socket.setsockopt.assert_called_with(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
 
 
 async def test_a_response_waits_for_no_greeting(writes):
@@ -203,6 +226,69 @@ async def test_reading_stops_while_the_application_does_not(connect, until):
     begin.set()
     await until(lambda: protocol.transport.resume_reading.called)
     assert not protocol.transport.pause_reading.called
+
+
+async def test_nothing_more_is_read_for_an_application_that_does_not_keep_up(connect, until):
+    """Also when the last of what was read has been taken: all of it waits in the queue, which has no bound."""
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await asyncio.Event().wait()
+
+    protocol = await connect(application)
+    protocol.data_received(masked(b"x" * 100) * 200)
+
+    await until(lambda: protocol.turn is None)
+    await asyncio.sleep(0)
+    calls = [call[0] for call in protocol.transport.method_calls if call[0].endswith("_reading")]
+    assert calls[-1] == "pause_reading"
+    assert "resume_reading" not in calls
+
+
+async def test_reading_goes_on_after_a_close(connect, until):
+    """Until the client answers it: frames that come before are dropped, and would else hold its answer up for 5 s."""
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await send({"type": "websocket.close", "code": 4404})
+        await asyncio.Event().wait()
+
+    protocol = await connect(application)
+    await until(lambda: protocol.close_sent)
+    protocol.data_received(masked(b"late"))
+    await asyncio.sleep(0)
+
+    assert not protocol.transport.pause_reading.called
+
+
+async def test_nothing_is_read_from_a_transport_that_closes(connect):
+    """It raises at that, too."""
+    protocol = await connect(echo)
+    protocol.transport.is_closing.return_value = True
+
+    protocol.resume_reading()
+
+    assert not protocol.transport.resume_reading.called
+
+
+async def test_a_client_that_has_vanished_is_dropped(connect, until, monkeypatch):
+    """uvicorn closes the transport, which waits for as long as something is left that nobody will take."""
+    monkeypatch.setattr(protocols, "LINGER", 0.01)
+    protocol = await connect(echo)
+
+    protocol.keepalive_timeout()
+
+    await until(lambda: protocol.transport.abort.called)
+
+
+async def test_what_is_left_of_a_client_that_has_gone_is_not_taken(connect):
+    protocol = await connect(echo)
+    protocol.data_received(masked(b"x" * 100) * 200)
+    turn = protocol.turn
+
+    protocol.connection_lost(None)
+
+    assert turn.cancelled()
 
 
 async def test_no_more_is_read_before_all_that_was_read_is_taken(connect, until):
