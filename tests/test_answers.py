@@ -301,6 +301,35 @@ def test_installed_names_are_reserved(bake):
     assert {name.lower() for name in names if is_slug(name.lower())} - RESERVED == set()
 
 
+def test_names_that_packages_do_without_are_reserved(bake):
+    """Where redis finds a hiredis, be it our package of settings, no process with a REDIS_URL starts."""
+    script = """if True:
+        import importlib, json, sys
+
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                missing.append(name)
+
+        missing = []
+        sys.meta_path.append(Finder)
+        import django
+        django.setup()
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+        print(json.dumps(missing))
+    """
+    project = bake(starter="chat")
+    name = project.name
+    modules = [f"{name}.asgi", f"{name}.__main__", f"{name}.protocols", "uvicorn.supervisors", "daphne.server", "pytest"]
+    environ = {"DJANGO_SETTINGS_MODULE": f"{name}.settings", "DJANGO_DEBUG": "true"}
+    environ |= {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgres://127.0.0.1:1/site"}
+    missing = set(json.loads(run(project, "-c", script, *modules, env=environ).stdout))
+    assert {"a2wsgi", "hiredis"} <= missing
+    # Those that are imported later, by `manage.py shell`, or looked for in sys.modules, by pytest.approx().
+    missing |= {"bpython", "numpy"}
+    assert {name for name in missing if is_slug(name)} - RESERVED == set()
+
+
 @pytest.mark.parametrize("starter", OPTIONS["starter"])
 def test_names_in_the_project_are_reserved(bake, starter):
     project = bake(starter=starter)
