@@ -1,6 +1,7 @@
 """The middleware around the consumers (Sockets, the Origin check), unknown paths, /healthz, system checks."""
 
 import asyncio
+import functools
 import subprocess
 import sys
 import threading
@@ -14,11 +15,12 @@ from channels.routing import ProtocolTypeRouter, URLRouter, get_default_applicat
 from channels.testing import WebsocketCommunicator
 from django.apps import AppConfig
 from django.contrib.auth import get_user_model
+from django.core.checks.registry import registry
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.urls import path, re_path
 
-from realtime import Close, health
+from realtime import Close, checks, health
 from realtime import socket as socket_module
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for, unknown_path
 from realtime.checks import (
@@ -518,6 +520,16 @@ def test_check_shows_what_an_import_fails_of(settings, tmp_path, monkeypatch):
     assert "broken_asgi.py, line 1" in error.msg
 
 
+@pytest.mark.parametrize("application", [ProtocolTypeRouter({"http": Consumer}), "no application"])
+def test_check_explains_what_takes_no_websocket(monkeypatch, application):
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: application)
+
+    (error,) = check_asgi_application(None)
+
+    assert error.id == "realtime.E002"
+    assert "takes HTTP only" in error.msg
+
+
 def test_check_explains_a_missing_sockets(settings, monkeypatch):
     monkeypatch.setattr("realtime.checks.get_default_application", lambda: ProtocolTypeRouter({"websocket": Consumer}))
 
@@ -532,17 +544,30 @@ def test_check_explains_a_routing_that_asgi_does_not_use(monkeypatch):
     assert [warning.id for warning in check_routing(None)] == ["realtime.W002"]
 
 
-def test_check_explains_a_routing_that_is_a_package(monkeypatch, tmp_path):
-    package = tmp_path / "packaged" / "routing"
+@pytest.mark.parametrize(("folder", "found"), [("src", ["packaged.routing"]), ("site-packages", [])])
+def test_check_explains_a_routing_that_is_a_package(monkeypatch, tmp_path, folder, found):
+    """Of an app of the project; that of one that is installed is nobody's mistake."""
+    package = tmp_path / folder / "packaged" / "routing"
     package.mkdir(parents=True)
-    for folder in (package, package.parent):
-        (folder / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
+    for path_of_module in (package, package.parent):
+        (path_of_module / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    # One of another folder may have been imported.
+    monkeypatch.delitem(sys.modules, "packaged", raising=False)
     config = AppConfig.create("packaged")
 
     monkeypatch.setattr("realtime.checks.apps.get_app_configs", lambda: [config])
 
-    assert [warning.msg.partition(" is not used")[0] for warning in check_routing(None)] == ["packaged.routing"]
+    assert [warning.msg.partition(" is not used")[0] for warning in check_routing(None)] == found
+
+
+def test_no_routing_is_missed_where_a_middleware_hides_the_routes(monkeypatch):
+    async def middleware(scope, receive, send):
+        """Has its application in a closure."""
+
+    monkeypatch.setattr("realtime.checks.get_default_application", lambda: Sockets(middleware))
+
+    assert check_routing(None) == []
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
@@ -599,6 +624,23 @@ async def asynchronous(self, frame):
     """What overrides a method that is awaited, or is not."""
 
 
+def decorated(method):
+    """A decorator that is no coroutine function, and returns what one does."""
+
+    @functools.wraps(method)
+    def wrapper(*arguments):
+        return method(*arguments)
+
+    return wrapper
+
+
+class Callable:
+    """What overrides a method, and cannot be looked into."""
+
+    async def __call__(self, frame=None):
+        pass
+
+
 class Mistaken(Frame):
     text: Annotated[str, Text] | None = None
     numbers: list[Annotated[int, msgspec.Meta]] = []
@@ -608,7 +650,13 @@ class Mistaken(Frame):
 @pytest.mark.parametrize(
     ("overrides", "ids", "words"),
     [
-        ({"connect": synchronous}, ["realtime.E006"], "async def connect"),
+        *(
+            ({name: synchronous}, ["realtime.E006"], f"async def {name}")
+            for name in ("connect", "receive_bytes", "pong", "disconnect")
+        ),
+        ({"receive_frame": synchronous, "receives": [Do]}, ["realtime.E006"], "async def receive_frame"),
+        ({"connect": decorated(asynchronous)}, [], ""),
+        ({"connect": Callable()}, [], ""),
         ({"deliver": asynchronous}, ["realtime.E006"], "`def deliver"),
         ({"receive_frame": asynchronous}, ["realtime.W004"], "`receives`"),
         ({"receives": [Do]}, ["realtime.W004"], "receive_frame"),
@@ -656,6 +704,9 @@ def test_consumers_are_found_behind_a_middleware(monkeypatch, name):
         ("https://app.example.com/", False),
         ("https://App.example.com", False),
         ("https://app.example.com:443", False),
+        ("http://app.example.com:80", False),
+        ("http://app.example.com:8080", True),
+        ("https://app.example.com?a", False),
         ("https://*.example.com", False),
         ("*", False),
     ],
@@ -664,6 +715,16 @@ def test_check_explains_what_is_no_origin(settings, origin, is_one):
     settings.REALTIME_ALLOWED_ORIGINS = [origin]
 
     assert [error.id for error in check_allowed_origins(None)] == ([] if is_one else ["realtime.E007"])
+
+
+def test_every_check_is_run_by_the_command():
+    """That of the channel layer with --deploy: in memory is right for development."""
+    ours = {value for name, value in vars(checks).items() if name.startswith("check_")}
+
+    assert len(ours) > 9
+    assert {check.__name__ for check in ours - registry.registered_checks} == {"check_channel_layer"}
+    assert ours <= registry.registered_checks | registry.deployment_checks
+    assert ours & registry.deployment_checks == {checks.check_channel_layer}
 
 
 def test_check_of_routings_imports_asgi_itself():
@@ -680,10 +741,11 @@ def test_check_refuses_any_host_with_debug_off(settings):
     assert check_allowed_hosts(None) == []
 
 
-def test_check_explains_a_wrong_path_of_tokens(settings):
+@pytest.mark.parametrize("name", ["realtime.tickets.nothing", "realtime.nowhere.nothing", "nothing", ""])
+def test_check_explains_a_wrong_path_of_tokens(settings, name):
     assert check_token_user(None) == []
 
-    settings.REALTIME_TOKEN_USER = "realtime.tickets.nothing"
+    settings.REALTIME_TOKEN_USER = name
 
     assert [error.id for error in check_token_user(None)] == ["realtime.E005"]
 

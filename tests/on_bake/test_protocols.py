@@ -42,9 +42,7 @@ def connect(until):
         transport = mock.Mock()
         transport.is_closing.return_value = False
         protocol.socket = mock.Mock()
-        transport.get_extra_info.side_effect = lambda name: (
-            protocol.socket if name == "socket" else ("127.0.0.1", 1)
-        )
+        transport.get_extra_info.side_effect = lambda name: protocol.socket if name == "socket" else ("127.0.0.1", 1)
 
         def parts():
             return [call.args[0] for call in transport.write.call_args_list if call.args[0]]
