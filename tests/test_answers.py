@@ -320,7 +320,7 @@ def test_names_that_packages_do_without_are_reserved(bake):
     """
     project = bake(starter="chat")
     name = project.name
-    modules = [f"{name}.asgi", f"{name}.__main__", f"{name}.protocols", "uvicorn.supervisors", "daphne.server", "pytest"]
+    modules = [f"{name}.asgi", f"{name}.__main__", f"{name}.protocols", "uvicorn.supervisors", "pytest"]
     environ = {"DJANGO_SETTINGS_MODULE": f"{name}.settings", "DJANGO_DEBUG": "true"}
     environ |= {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgres://127.0.0.1:1/site"}
     missing = set(json.loads(run(project, "-c", script, *modules, env=environ).stdout))
