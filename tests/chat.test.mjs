@@ -122,7 +122,7 @@ describe("the list of messages", () => {
     open(3);
     timeline.reset();
     assert.equal(timeline.greet({ last_seq: 6 }), true);
-    for (const seq of [4, 5, 6]) timeline.take(message(seq));
+    for (const seq of [6, 4, 5, 6]) timeline.take(message(seq));
     assert.deepEqual(view.shown, range(1, 6));
     assert.deepEqual(asked, []);
   });
@@ -132,7 +132,7 @@ describe("the list of messages", () => {
       open(3);
       assert.equal(timeline.greet({ last_seq: last }), false);
       assert.deepEqual(view.shown, []);
-      assert.equal(timeline.newest, null);
+      assert.deepEqual([timeline.oldest, timeline.newest], [null, null]);
     });
   }
 
@@ -156,6 +156,11 @@ describe("the list of messages", () => {
     assert.deepEqual(view.shown, range(31, 130));
     assert.equal(timeline.oldest, 31);
     assert.equal(view.more, true);
+    timeline.turnBack();
+    assert.deepEqual(asked[1], { type: "history", before: 31 });
+    timeline.takeHistory({ before: 31, more: false, messages: [] });
+    assert.equal(timeline.oldest, 31);
+    assert.equal(view.more, false);
   });
 
   test("can turn back again after a refusal, and after a loss", () => {
@@ -197,6 +202,8 @@ describe("the list of messages", () => {
     timeline.greet({ last_seq: 2 });
     for (const seq of [1, 2]) timeline.take(message(seq));
     assert.deepEqual(view.texts.slice(-2), ["number 1", "number 2"]);
+    timeline.take(message(3));
+    assert.deepEqual(view.readOut, [3], "the run has begun");
   });
 
   test("whatever is lost, doubled or overtaken, the run has no gap", () => {
@@ -231,6 +238,7 @@ describe("links", () => {
     ["“http://example.com”, and HTTPS://EXAMPLE.ORG/Ä!", ["http://example.com/", "https://example.org/%C3%84"]],
     ["http://127.0.0.1:8000/rooms/", ["http://127.0.0.1:8000/rooms/"]],
     ["https://müller.example/", ["https://xn--mller-kva.example/"]],
+    ["https://हिन्दी.example/", ["https://xn--j2bd4cyah0f.example/"]],
     ["例https://example.com。", ["https://example.com/"]],
     ["example.com www.example.com", []],
     ["javascript:alert(1) data:text/html,x file:///etc/passwd ftp://example.com", []],
@@ -342,13 +350,18 @@ describe("what is kept", () => {
     onErase("ada", () => tabs.push("ada"));
     onErase("grace", () => tabs.push("grace"));
     new Kept("ada", "lobby").draft = "a";
+    assert.equal(isAnythingKept("ada"), true);
     new Kept("ada", "tea").keep("1", "b", time);
     new Kept("grace", "lobby").draft = "c";
     assert.equal(isAnythingKept("ada"), true);
     erase("ada");
     assert.equal(isAnythingKept("ada"), false);
     assert.deepEqual(Object.keys(localStorage), ["drafts/grace/lobby"]);
-    assert.deepEqual(tabs, ["ada"]);
+    // Another tab hears of the key twice.
+    for (const newValue of ["now", null]) {
+      window.dispatchEvent(new StorageEvent("storage", { key: "erased/ada", newValue }));
+    }
+    assert.deepEqual(tabs, ["ada", "ada"]);
   });
 
   test("what the last release has kept under a name is the user's", () => {

@@ -187,7 +187,7 @@ for (const [what, first] of Object.entries({
 test("a server that says nothing in 10 s counts as connected, with one warning, and is not asked", () => {
   const socket = opened();
   socket.deliver(message("hello"));
-  for (let round = 0; round < 2; round += 1) {
+  for (let round = 0; round < 6; round += 1) {
     FakeWebSocket.last.opens();
     advance(10 * SECOND - 1);
     assert.notEqual(socket.state, "open");
@@ -220,12 +220,14 @@ test("a server that greets late is asked from then on", () => {
 });
 
 test("where the server is known to greet, silence is a failed attempt", () => {
-  for (const make of [() => opened({ greets: true }), greeted]) {
+  for (const [make, lose] of [
+    [() => opened({ greets: true }), () => {}],
+    [greeted, () => FakeWebSocket.last.serverCloses(1006)],
+    [greeted, () => advance(15 * SECOND)], // No answer to a ping.
+  ]) {
     const socket = make();
-    if (make === greeted) {
-      FakeWebSocket.last.serverCloses(1006);
-      timeToNextAttempt();
-    }
+    lose();
+    if (make === greeted) timeToNextAttempt();
     FakeWebSocket.last.opens();
     socket.deliver(message("for somebody else's eyes"));
     advance(10 * SECOND);
@@ -247,10 +249,12 @@ test("a loss is seen once, however many attempts fail", () => {
 
 test("an attempt that does not connect is given up after 10 s", () => {
   const socket = opened();
+  const details = [];
+  socket.addEventListener("statechange", ({ detail }) => details.push(detail));
   advance(10 * SECOND - 1);
   assert.equal(socket.state, "connecting");
   advance(1);
-  assert.equal(socket.state, "reconnecting");
+  assert.deepEqual(details, [{ state: "reconnecting" }], "without a code");
   assert.equal(FakeWebSocket.live.length, 0);
   timeToNextAttempt();
   FakeWebSocket.last.serverSends(GREETING);
@@ -357,6 +361,14 @@ test("a page that closes while it opens stays closed", () => {
   socket.addEventListener("statechange", ({ detail }) => detail.state === "connecting" && socket.close());
   socket.open();
   assert.equal(FakeWebSocket.all.length, 0);
+});
+
+test("a page may open again when it is told of the end", () => {
+  const socket = greeted();
+  socket.addEventListener("statechange", ({ detail }) => detail.state === "closed" && socket.open());
+  FakeWebSocket.last.serverCloses(4403);
+  FakeWebSocket.last.serverSends(GREETING);
+  assert.deepEqual(socket.states, ["connecting", "open", "closed", "connecting", "open"]);
 });
 
 test("opened, closed and opened at once, as React's StrictMode does, it has one connection", () => {
@@ -691,10 +703,14 @@ test("after 4429 it waits until the server's bucket is full again", () => {
   FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: 2, frame_burst: 60 });
   FakeWebSocket.last.serverCloses(4429);
   assert.equal(timeToNextAttempt(), 30 * SECOND + 250);
+  // What is no number of frames changes nothing.
+  FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: 0 });
+  FakeWebSocket.last.serverCloses(4429);
+  assert.equal(timeToNextAttempt(), 30 * SECOND + 500);
   // Without a limit it was for too many sockets.
   FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: null });
   FakeWebSocket.last.serverCloses(4429);
-  assert.equal(timeToNextAttempt(), 500);
+  assert.equal(timeToNextAttempt(), 1000);
   socket.close();
 });
 
@@ -941,7 +957,7 @@ test("the doubt ends with its connection: the next one is asked only after its g
 // A consumer that is none of ours
 
 test("one that sends frames, but no greeting, is asked once, and with an answer again and again", () => {
-  const socket = opened();
+  const socket = opened({ greets: false });
   FakeWebSocket.last.serverSends({ type: "snapshot", items: [] });
   advance(5 * SECOND);
   assert.deepEqual(FakeWebSocket.last.sent, [{ type: "ping" }]);
@@ -1052,6 +1068,14 @@ test("an id that is given is kept, so that a stored outbox can be restored", () 
   socket.open();
   FakeWebSocket.last.serverSends(GREETING);
   assert.deepEqual(FakeWebSocket.last.sent, [message("stored", "my-id")]);
+});
+
+test("an answer may name a number", () => {
+  const socket = greeted();
+  FakeWebSocket.last.serverSends({ type: "drawn", id: Number(socket.deliver({ type: "stroke", id: 7 })) });
+  assert.deepEqual(socket.pending, []);
+  for (const text of ["one", "two"]) socket.deliver(message(text));
+  assert.deepEqual(FakeWebSocket.last.messages, ["one"], "it was one");
 });
 
 test("what is delivered while offline is sent after the greeting, in order", () => {
@@ -1179,10 +1203,13 @@ test("an answer that does not come holds nothing back for longer than 10 s, with
   advance(1);
   assert.deepEqual(FakeWebSocket.last.messages, ["zero", "ignored", "one", "two"]);
   assert.match(warnings.pop(), /no answer to a delivered frame in 10 s/);
-  socket.deliver({ type: "message", text: "three" });
+  const id = socket.deliver({ type: "message", text: "three" });
   assert.equal(FakeWebSocket.last.messages.at(-1), "three", "without waiting again");
+  FakeWebSocket.last.serverSends(message("three", id));
+  for (const text of ["four", "five"]) socket.deliver({ type: "message", text });
+  assert.equal(FakeWebSocket.last.messages.at(-1), "five", "also when one of them is answered");
   advance(15 * SECOND);
-  assert.deepEqual(socket.pending.length, 4, "they wait for an answer, or the next connection");
+  assert.deepEqual(socket.pending.length, 5, "they wait for an answer, or the next connection");
 });
 
 test("on a dead network no answer is a loss, not a fault of the consumer's", () => {
@@ -1200,6 +1227,32 @@ test("on a dead network no answer is a loss, not a fault of the consumer's", () 
   timeToNextAttempt();
   FakeWebSocket.last.serverSends(GREETING);
   assert.deepEqual(FakeWebSocket.last.messages, ["from the train", "and more"]);
+});
+
+test("a ping that is on its way tells it as soon, and is not begun anew", () => {
+  const socket = greeted();
+  FakeWebSocket.last.serverSends(message("zero", socket.deliver(message("zero"))));
+  advance(5 * SECOND);
+  FakeWebSocket.last.serverSends({ type: "pong" });
+  advance(20 * SECOND);
+  socket.deliver(message("from the train"));
+  advance(15 * SECOND - 1);
+  assert.equal(socket.state, "open");
+  advance(1);
+  assert.equal(socket.state, "reconnecting");
+});
+
+test("on a network that lives after all, the fault is the consumer's: nothing is held back any longer", () => {
+  const socket = greeted();
+  FakeWebSocket.last.serverSends(message("zero", socket.deliver(message("zero"))));
+  advance(5 * SECOND);
+  FakeWebSocket.last.serverSends({ type: "pong" });
+  for (const text of ["one", "two"]) socket.deliver(message(text));
+  advance(10 * SECOND);
+  FakeWebSocket.last.serverSends({ type: "pong" });
+  advance(10 * SECOND);
+  assert.deepEqual(FakeWebSocket.last.messages, ["zero", "one", "two"]);
+  assert.match(warnings.pop(), /no answer to a delivered frame/);
 });
 
 test("that is so, too, when the pace alone would hold something back", () => {
@@ -1354,6 +1407,7 @@ test("what the server can never take is refused before it is sent", () => {
   for (const state of ["open", "reconnecting"]) {
     assert.equal(socket.state, state);
     assert.throws(() => socket.deliver(tooLarge), error);
+    assert.throws(() => socket.deliver({ type: "message", text: "x".repeat(950) }), RangeError, "with its id");
     assert.throws(() => socket.send(tooLarge), error);
     assert.throws(() => socket.send(new Uint8Array(1001)), error);
     assert.throws(() => socket.send("é".repeat(500) + "x"), error);

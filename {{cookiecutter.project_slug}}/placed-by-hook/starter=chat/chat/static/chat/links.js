@@ -63,6 +63,6 @@ function urlOf(address) {
   if (DECEIVING.test(address) || !HOST.test(address)) return;
   try {
     const url = new URL(address);
-    if (["http:", "https:"].includes(url.protocol) && url.hostname && !url.username && !url.password) return url.href;
+    if (["http:", "https:"].includes(url.protocol) && url.hostname) return url.href;
   } catch {}
 }

@@ -47,7 +47,7 @@ export class Timeline {
 
   /** The connection is another one: what was asked for may not come. */
   reset() {
-    this.#starting = this.#catchingUp = this.#turningBack = false;
+    this.#turningBack = false;
   }
 
   clear() {
