@@ -369,8 +369,8 @@ LOGGING = {
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
-        # Django's own handler would write each line a second time.
-        "django": {"handlers": [], "level": "INFO"},
+        # Without Django's own handler, which would write each line a second time.
+        "django": {"level": "INFO"},
         "daphne.server": {"handlers": ["last_words"]},
         # Sockets: opened, closed with code and seconds, refused.
         "realtime": {"level": "INFO"},
