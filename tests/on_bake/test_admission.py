@@ -156,6 +156,18 @@ async def test_frames_sent_while_waiting_are_heard_in_order(crowd):
     await asyncio.gather(*first)
 
 
+async def test_who_sends_something_while_waiting_is_told_no_more_often(crowd):
+    first, (socket,) = await crowd(1, "plain")
+    await socket.send_json_to({"number": 1})
+    await asyncio.sleep(0.05)
+    gate.set()
+    await socket.receive_type("wait")
+    # Once more, since it was heard.
+    await socket.receive_type("wait")
+    assert (await socket.receive_json_from())["number"] == 1
+    await asyncio.gather(*first)
+
+
 async def test_a_consumer_of_channels_makes_room(open_socket):
     sockets = [await open_socket("/ws/plain/", application=APPLICATION, greeting=False) for _ in range(5)]
     for socket in sockets:

@@ -808,6 +808,16 @@ async def test_a_user_who_is_saved_or_deleted(ann, connect, bearers, path, chang
     await assert_in(other)
 
 
+async def test_a_process_that_has_tokens_only_hears_of_users(ann, connect, bearers):
+    bearers["ann"] = await User.objects.aget()
+    socket = await connect(headers=token("ann"))
+    ann.is_active = False
+
+    await ann.asave()
+
+    await assert_out(socket)
+
+
 async def test_a_save_in_a_thread_with_an_event_loop(ann, connect, monkeypatch):
     """As in a notebook, and in tests with Playwright."""
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")

@@ -18,6 +18,7 @@ from realtime.database import DatabaseOutage, query
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
 from realtime.frames import Frame, FrameError
 from realtime.process import process
+from realtime.socket import Sockets
 
 
 class Do(Frame):
@@ -213,6 +214,68 @@ async def test_a_channel_that_a_task_uses_is_received_from_at_once():
     await socket.disconnect()
 
 
+async def test_what_comes_over_a_group_of_channels_is_delivered_as_any_broadcast():
+    class Choosing(Plain):
+        def deliver(self, broadcast):
+            if "rumour" not in broadcast.event["text"]:
+                super().deliver(broadcast)
+
+    socket = await connect(Choosing)
+
+    for type in ("rumour", "news"):
+        await get_fanout().send("plain", broadcast_of("plain", f'{{"type": "{type}"}}'))
+
+    assert (await socket.receive_json_from())["type"] == "news"
+    await socket.disconnect()
+
+
+@pytest.mark.parametrize("used_by", ["itself", "a task"])
+async def test_a_server_that_stops_ends_a_socket_whose_channel_is_used_just_then(used_by):
+    class Using(Consumer):
+        async def connect(self):
+            await self.accept()
+
+        async def receive_frame(self, frame):
+            if used_by == "itself":
+                self.use()
+                await asyncio.Event().wait()
+            self.start_task(self.use_soon())
+
+        async def use_soon(self):
+            self.use()
+
+        def use(self):
+            assert self.channel_name
+            application.cancel()
+
+    socket = await connect(Using)
+    application = socket.future
+    await socket.send_json_to(do("use"))
+
+    await asyncio.wait([application], timeout=5)
+    assert application.cancelled()
+
+
+async def test_what_a_middleware_receives_reaches_the_consumer():
+    """Though a consumer takes frames from the server itself, where nothing is in between."""
+    consumer = Consumer.as_asgi()
+
+    async def middleware(scope, receive, send):
+        async def receive_in_small_letters():
+            message = await receive()
+            return message | {"text": message["text"].lower()} if "text" in message else message
+
+        await consumer(scope, receive_in_small_letters, send)
+
+    socket = WebsocketCommunicator(Sockets(middleware), "/ws/test/")
+    await socket.connect()
+    await socket.receive_json_from()
+    await socket.send_to(text_data='{"TYPE": "PING"}')
+
+    assert (await socket.receive_json_from())["type"] == "pong"
+    await socket.disconnect()
+
+
 async def test_a_task_returns_what_its_coroutine_does():
     class Tasks(Consumer):
         async def connect(self):
@@ -303,6 +366,7 @@ async def test_a_reader_that_is_too_slow_is_closed_with_4000(stuck, caplog, unti
     assert [record.getMessage() for record in caplog.get_records("setup")][1:] == [
         "WebSocket /ws/test/ of unknown reads too slowly"
     ]
+    assert process()[Activity]["slow_readers"] == 1
 
     stuck.writable.set()
 
@@ -329,6 +393,41 @@ async def test_a_closed_socket_has_left_its_groups():
     await socket.disconnect()
 
     assert not members()
+
+
+@pytest.mark.parametrize("consumer", [Consumer, Plain])
+async def test_a_socket_ends_with_its_client_whether_its_channel_was_used_or_not(consumer):
+    socket = await connect(consumer)
+
+    await socket.send_input({"type": "websocket.disconnect"})
+    await asyncio.wait([socket.future], timeout=5)
+
+    assert socket.future.done()
+    assert process()[Activity]["closed_1005"] == 1
+
+
+async def test_no_task_joins_a_group_that_its_socket_has_left(monkeypatch):
+    class Rejoining(Consumer):
+        async def connect(self):
+            await super().connect()
+            await self.join("another")
+            self.start_task(self.rejoin())
+
+        async def rejoin(self):
+            while True:
+                await asyncio.sleep(0)
+                await self.join("group")
+                await self.join("another")
+
+    async def group_discard(*names):
+        await asyncio.sleep(0.01)
+
+    socket = await connect(Rejoining)
+    monkeypatch.setattr(get_fanout().layer, "group_discard", group_discard)
+
+    await socket.disconnect()
+
+    assert not get_fanout().groups
 
 
 async def test_nothing_is_handled_after_the_close():
@@ -473,6 +572,19 @@ async def test_only_codes_of_applications():
         await consumer.close(1012)
 
 
+@pytest.mark.parametrize("code", [1000, 4321])
+async def test_the_last_frame_may_close(code):
+    class Closing(Consumer):
+        async def connect(self):
+            await self.accept()
+            await self.send_json({"type": "last"}, close=code)
+
+    socket = await connect(Closing, greeting=False)
+
+    assert await socket.receive_json_from() == {"type": "last"}
+    assert await socket.receive_output() == {"type": "websocket.close", "code": code}
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -554,6 +666,7 @@ async def test_too_many_frames_are_refused_then_closed(limit, caplog):
         "WebSocket /ws/test/ of unknown is over 0.1 frames a second and told to wait",
         "WebSocket /ws/test/ of unknown sends too many frames",
     ]
+    assert process()[Activity]["rate_limited"] == 4
     await socket.disconnect()
 
 

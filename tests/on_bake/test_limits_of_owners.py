@@ -109,14 +109,17 @@ async def test_a_socket_without_an_owner_has_its_own(clock):
     assert [take(limit_of(None, 20, 200), 250) for _ in range(12)] == [200] * 12
 
 
+@pytest.mark.parametrize("rate", [None, 0])
 @pytest.mark.parametrize("owner", [ANN, OFFICE, None])
-async def test_no_limit(owner):
-    limit = limit_of(owner, None, 200)
+async def test_no_limit(owner, rate):
+    limit = limit_of(owner, rate, 200)
 
     assert take(limit, 10_000) == 10_000
     limit.spend(10_000)
     assert limit.take() is None
     assert not limit.is_abused
+    # What a page is told, which knows null.
+    assert limit.rate is None
 
 
 @pytest.mark.parametrize("owner", [ANN, OFFICE, None])
@@ -140,6 +143,14 @@ async def test_an_answer_may_cost_more_than_there_is(clock):
 
     assert two.take() == 5.1
     assert limit_of(BEN, 20, 200).take() is None
+
+
+async def test_small_answers_add_up(clock):
+    limit = limit_of(ANN, 20, 200)
+    for _ in range(400):
+        limit.charge(2048)
+
+    assert limit.take() == 0.1
 
 
 async def test_a_broadcast_to_hundreds_costs_more_than_one_to_ten(clock):
@@ -242,6 +253,7 @@ async def test_an_address_is_refused_when_ten_are_abusing(clock):
 async def test_nothing_is_kept_of_those_who_are_gone(until):
     owners = process()[Owners]
     with place_of(ANN), place_of(OFFICE), place_of(BEN):
+        limit_of(ANN, 20, 200)
         take(limit_of(ANN, 1000, 10), 20)
         take(limit_of(OFFICE, 1000, 10), 1)
     # They have sent nothing, or long ago.
@@ -249,6 +261,15 @@ async def test_nothing_is_kept_of_those_who_are_gone(until):
     assert owners[ANN].buckets
 
     await until(lambda: not owners)
+
+
+async def test_who_is_back_before_the_bucket_is_full_still_counts():
+    owners = process()[Owners]
+    with place_of(ANN):
+        take(limit_of(ANN, 1000, 10), 20)
+    with place_of(ANN):
+        await asyncio.sleep(0.05)
+        assert owners[ANN].sockets == 1
 
 
 async def test_thousands_of_addresses_leave_nothing(until):
@@ -373,7 +394,7 @@ async def test_the_size_of_a_frame_is_in_bytes(connect, settings, size):
     settings.REALTIME_MAX_FRAME_SIZE = 1000
     socket = await connect(path="/ws/room/")
 
-    await socket.send_to(text_data='{"type": "say", "a": "%s"}' % ("\u20ac" * 400 if size == "euros" else "e" * 900))
+    await socket.send_to(text_data='{"type": "say", "a": "%s"}' % ("\u20ac" * 400 if size == "euros" else "e" * 976))
 
     frame = await socket.receive_json_from(5)
     assert frame.get("code", frame["type"]) == ("too_large" if size == "euros" else "said")

@@ -115,7 +115,7 @@ class Owners(dict):
 
     def forget(self, owner):
         """Forget `owner` once its buckets are full: before that, a new socket would renew them."""
-        if owner in self and not self[owner].sockets:
+        if not self[owner].sockets:
             if seconds := max((bucket.wait(math.inf) for bucket in self[owner].buckets.values()), default=0):
                 asyncio.get_running_loop().call_later(seconds, self.forget, owner)
             else:
@@ -218,6 +218,6 @@ class Admission:
 
     def _admit(self):
         loop = asyncio.get_running_loop()
-        for socket in list(islice(self._waiting, max(0, AT_A_TIME - len(self._greeting)))):
+        for socket in list(islice(self._waiting, AT_A_TIME - len(self._greeting))):
             self._greeting[socket] = loop.call_later(TURN, self.leave, socket)
             self._waiting.pop(socket).set_result(None)
