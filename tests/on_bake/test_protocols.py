@@ -176,6 +176,33 @@ async def test_frames_that_come_too_early_wait_for_the_response(connect, until):
     assert frames.startswith(b"\x8a\x00\x88")
 
 
+@pytest.mark.parametrize("cut", [1, 40, None])
+async def test_so_do_frames_in_the_packet_of_the_handshake(until, monkeypatch, cut):
+    """uvicorn forgets them. cut: where the first of two packets ends, counted from the end of the handshake."""
+    monkeypatch.setattr(protocols, "has_left", lambda transport: False)
+    config, transport = Config(echo, lifespan="off"), mock.Mock()
+    config.load()
+    transport.is_closing.return_value = False
+    transport.get_extra_info.return_value.getpeername.return_value = ("127.0.0.1", 1)
+    server = protocols.HttpProtocol(config, ServerState(), {})
+    transport.set_protocol.side_effect = lambda protocol: setattr(transport, "protocol", protocol)
+    transport.set_protocol(server)
+    server.connection_made(transport)
+    lines = ["GET /ws/socket-server/ HTTP/1.1", *(f"{name}: {value}" for name, value in HANDSHAKE.items()), "", ""]
+    handshake, frames = "\r\n".join(lines).encode(), masked(b"one") + masked(b"a" * 100)
+    first = handshake + frames[:cut]
+
+    for packet in (first, (handshake + frames)[len(first) :]):
+        if packet:
+            transport.protocol.data_received(packet)
+
+    def sent():
+        return b"".join(call.args[0] for call in transport.write.call_args_list)
+
+    await until(lambda: sent().endswith(b"\x81\x03one\x81\x64" + b"a" * 100))
+    assert sent().startswith(b"HTTP/1.1 101 ")
+
+
 async def test_a_client_that_has_closed_is_not_closed_at_the_end(connect):
     """It may have much to read before it is gone; websockets closes a socket once, or raises InvalidState."""
     protocol = await connect(echo)

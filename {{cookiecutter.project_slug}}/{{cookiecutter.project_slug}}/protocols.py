@@ -5,6 +5,7 @@ import logging
 import random
 import select
 import socket
+import sys
 
 from asgiref.sync import iscoroutinefunction
 from django.urls import Resolver404, resolve
@@ -153,6 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data):
         self.unread += len(data)
+        self.packet = data
         super().data_received(data)
         if self.unread > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("The header of the request is too large.")
@@ -202,6 +204,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.set_protocol(protocol)
         # uvicorn's own writes the request anew, and websockets parses it once more: a tenth of a handshake.
         protocol.handle_connect(Request(self.url.decode(), headers, self.scope["method"]))
+        # uvicorn calls this where it catches HttpParserUpgrade, which says where the request ends. It forgets what follows
+        # in the same packet: the client would wait for ever.
+        if early := self.packet[sys.exception().args[0] :]:
+            protocol.data_received(early)
 
 
 class Queue:
