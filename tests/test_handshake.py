@@ -183,6 +183,7 @@ WELL = {
     "a size": text_frame('{"type": "hello", "max_size": 5}'),
     "a list": text_frame("[1, 2]"),
     "two types": text_frame('{"data": {"type": "inner"}, "type": "outer"}'),
+    "told to wait": text_frame('{"type": "wait", "seconds": 1}') * 3 + text_frame('{"type": "hello"}'),
 }
 GREETINGS = {
     "nothing": "none within 0.7 s, as of a consumer that sends nothing by itself",
@@ -192,6 +193,7 @@ GREETINGS = {
     "a size": "hello",
     "a list": "[1, 2]",
     "two types": "outer",
+    "told to wait": "hello",
 }
 
 
@@ -480,10 +482,12 @@ def test_a_broken_server_is_explained(asked, name, step, says, remedy):
 
 @pytest.mark.parametrize("name", WELL)
 def test_a_consumer_that_is_not_ours_is_well(asked, name):
-    *_, greeting, _ping = asked[name]["steps"]
+    *_, greeting, ping = asked[name]["steps"]
 
     assert asked[name]["ok"]
     assert greeting["text"] == GREETINGS[name]
+    # The pong ends it, and not the time that it has.
+    assert float(re.fullmatch(r"a round trip takes ([\d.]+) ms", ping["text"])[1]) < 600
 
 
 # A project that is broken in one way

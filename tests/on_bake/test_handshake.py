@@ -1,8 +1,10 @@
 """The tables of `manage.py handshake`, which knows nothing of realtime, say what realtime says."""
 
+import asyncio
+import importlib
 import json
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from unittest import mock
 
 import pytest
@@ -12,7 +14,7 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings as project_settings
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import OperationalError, connections
 from django.urls import path, re_path
 from websockets import frames
 from websockets.exceptions import ConnectionClosedError
@@ -186,6 +188,86 @@ def test_an_unused_routing_is_seen_where_nothing_is_routed(monkeypatch):
     assert failed.value.args[:2] == ("routing", "chat")
 
 
+def test_a_routing_that_only_a_view_imports_is_seen(monkeypatch):
+    """Where nothing is found, it may be behind a middleware that cannot be looked into."""
+    importlib.import_module("chat.routing")
+    for inside, is_seen in ((URLRouter([path("ws/", CONSUMER)]), True), (lambda scope, receive, send: None, False)):
+        application = ProtocolTypeRouter({"websocket": inside})
+        monkeypatch.setattr(handshake, "get_default_application", lambda application=application: application)
+        with pytest.raises(Failed, match="routing") if is_seen else nullcontext():
+            assert asked().routes() == "none is found. Give the URL of a socket"
+
+
+@pytest.mark.parametrize(("folder", "is_seen"), [("src", True), ("site-packages", False)])
+def test_a_routing_of_an_installed_app_is_nobodys_mistake(monkeypatch, tmp_path, folder, is_seen):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "routing.py").touch()
+    config = mock.Mock(path=str(tmp_path / folder))
+    config.name = "another"
+    monkeypatch.setattr(handshake.apps, "get_app_configs", lambda: [config])
+    with pytest.raises(Failed, match="routing") if is_seen else nullcontext():
+        asked().routes()
+
+
+def test_runserver_is_no_matter_with_debug_off(settings):
+    assert asked().installed_apps() == "DEBUG is off, and runserver is not used"
+
+
+@pytest.mark.parametrize(("status", "speaks"), [(403, True), (500, True), (404, False), (200, False)])
+def test_a_server_that_refuses_the_socket_speaks_websocket(monkeypatch, status, speaks):
+    """As uvicorn and daphne answer where the consumer, or nobody, takes it."""
+    monkeypatch.setattr(Command, "open", lambda self, url: mock.Mock(status_code=status))
+
+    assert asked().is_answered() is speaks
+
+
+@pytest.mark.parametrize(("other", "key"), [(403, "origin"), (404, "consumer"), (None, "consumer")])
+def test_a_refusal_by_the_consumer_is_told_from_one_of_the_origin(monkeypatch, other, key):
+    """Which is asked before the path."""
+    here = mock.Mock(status_code=403, body=b"", headers=mock.Mock(get_all=lambda name: []))
+    answers = [here, other and mock.Mock(status_code=other)]
+    monkeypatch.setattr(Command, "open", lambda self, url: answers.pop(0))
+    monkeypatch.setattr(Command, "why_origin", lambda self: ["origin", "https://app.example.com"])
+    with pytest.raises(Failed) as failed:
+        asked().http()
+
+    assert failed.value.args[0] == key
+
+
+def test_no_pings_are_sent_that_a_browser_would_not_send(monkeypatch):
+    """They would keep a proxy from its time-out, which --idle looks for."""
+    asked_for = {}
+
+    @contextmanager
+    def connect(url, *, ping_interval=20, **options):
+        asked_for.update(options, ping_interval=ping_interval)
+        yield
+
+    monkeypatch.setattr(Command, "dial", lambda self: mock.Mock())
+    monkeypatch.setattr(handshake.websockets.sync.client, "connect", connect)
+    command = asked()
+    with ExitStack() as command.stack:
+        assert command.open(command.url) is None
+
+    assert asked_for["ping_interval"] is None
+    # As its help says.
+    assert asked_for["open_timeout"] == command.timeout == 10
+
+
+def test_a_word_of_the_server_is_shown_and_not_its_speech():
+    long = "x" * 5000
+    for frame in (long, long.encode(), json.dumps({"type": long})):
+        assert len(handshake.type_of(frame)) == 60
+
+
+def test_an_application_that_ends_the_process_is_explained(monkeypatch, settings, tmp_path):
+    (tmp_path / "ending.py").write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "ending.application"
+
+    assert Command().import_application() == "it ends the process"
+
+
 def test_an_application_that_hangs_is_explained(monkeypatch, settings, tmp_path):
     (tmp_path / "hanging.py").write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -258,6 +340,45 @@ def test_an_interrupt_is_no_traceback(monkeypatch):
         call_command("handshake")
 
     assert end.value.returncode == 130
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_no_channel_layer_is_no_mistake_elsewhere(monkeypatch, settings, is_ours):
+    """Of a project without realtime, whose consumers may need none."""
+    monkeypatch.setattr(handshake, "get_channel_layer", lambda: None)
+    monkeypatch.setattr(handshake.apps, "is_installed", lambda name: is_ours)
+    settings.CHANNEL_LAYERS = {}
+    with pytest.raises(Failed) if is_ours else nullcontext():
+        assert asked().channel_layer() == "none: consumers cannot reach each other"
+
+
+class Shards:
+    """A channel layer of two Redis, of which receive() asks one."""
+
+    ring_size = 2
+
+    def __init__(self):
+        self.asked = []
+
+    def connection(self, index):
+        self.asked.append(index)
+        return mock.AsyncMock()
+
+
+def test_each_redis_is_asked():
+    """And no message sent, which another one than the one that is asked for it may get."""
+    layer = Shards()
+    asyncio.run(handshake.round_trip(layer))
+
+    assert layer.asked == [0, 1]
+
+
+def test_each_database_is_asked(monkeypatch, db):
+    other = mock.Mock()
+    other.ensure_connection.side_effect = OperationalError
+    monkeypatch.setattr(handshake.connections, "all", lambda: [connections["default"], other])
+    with pytest.raises(OperationalError):
+        handshake.unapplied()
 
 
 def test_a_channel_layer_without_a_default_is_explained(monkeypatch):
