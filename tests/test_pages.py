@@ -246,8 +246,13 @@ def test_no_page_of_minimal_has_a_violation_that_axe_finds(visit, minimal):
 def test_headers(chat):
     page = httpx.get(chat.url + "accounts/login/")
 
-    assert "camera=()" in page.headers.get("Permissions-Policy", "")
+    features = {"camera", "display-capture", "geolocation", "microphone", "payment", "serial", "usb"}
+    assert {*page.headers.get("Permissions-Policy", "").split(", ")} == {f"{feature}=()" for feature in features}
     policy = page.headers["Content-Security-Policy"].split("; ")
     directives = {"default-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"}
-    assert directives | {"connect-src 'self'", "script-src 'self'", "style-src 'self'"} <= {*policy}
+    directives |= {f"{kind}-src 'self'" for kind in ("connect", "font", "script", "style")}
+    # The icons of the admin are in its style sheets.
+    assert {*policy} == directives | {"img-src 'self' data:"}
+    # Texts of scripts are asked for by each page.
+    assert httpx.get(chat.url + "texts.js").headers["Cache-Control"] == "max-age=3600"
     assert httpx.get(chat.url + "favicon.ico").status_code == 204

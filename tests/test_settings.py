@@ -1,12 +1,13 @@
 """The variables of the contract: what they do, and the line that names a missing or wrong one."""
 
 import json
+import re
 import shutil
 import socket
 
 import httpx
 import pytest
-from servers import Server, run
+from servers import WINDOWS, Server, run
 
 PRODUCTION = {
     "DJANGO_SECRET_KEY": "a long random key of production 0123456789 0123456789",
@@ -108,6 +109,8 @@ def test_what_is_no_address_of_redis(project):
         "redis+sentinel://one:26379,two:99999/main",
         "redis+sentinel://one:0/main",
         "redis+sentinel://one:26379/main#1",
+        "redis+sentinel://:pass#word@one:26379/main",
+        "redis+sentinel://:pass?word@one:26379/main",
         "unix+sentinel://one:26379/main",
         "redis+sentinel://one:26379/main?sentinel_password",
         "redis+sentinel://one:26379/main?sentinelpassword=1",
@@ -140,6 +143,8 @@ def test_addresses_of_redis(project):
     assert (plain["db"], plain["username"], plain["password"]) == (0, None, None)
     assert "ssl" not in plain.keys() | plain["sentinel_kwargs"].keys()
     assert host["sentinels"] == [["one", 26379], ["::1", 26380]]
+    # One that is gone is asked while sockets wait.
+    assert all(0 < host["sentinel_kwargs"][f"socket_{part}timeout"] <= 1 for part in ("", "connect_"))
     assert host["ssl_ca_certs"] == host["sentinel_kwargs"]["ssl_ca_certs"] == "/a"
     assert (host["master_name"], host["db"], host["ssl"], host["client_name"]) == ("m in", 3, True, "b")
     assert (host["username"], host["password"]) == ("s@te", "p@ss")
@@ -176,6 +181,9 @@ def test_production_variables(fresh_clone):
     # Without a proxy, anybody could say what it says.
     https_and_proxy = "[settings.SECURE_SSL_REDIRECT, settings.REALTIME_TRUST_PROXY]"
     assert setting(fresh_clone, https_and_proxy, **PRODUCTION) == [True, False]
+    # A browser comes back by HTTPS for a month, and no page of another site has a hold on this one's window.
+    https = "[settings.SECURE_HSTS_SECONDS, settings.SECURE_CROSS_ORIGIN_OPENER_POLICY]"
+    assert setting(fresh_clone, https, **PRODUCTION) == [30 * 24 * 60 * 60, "same-origin"]
     assert setting(fresh_clone, "'daphne' in settings.INSTALLED_APPS", **PRODUCTION) is False
     database = setting(fresh_clone, "settings.DATABASES['default']", **PRODUCTION)
     assert database["ENGINE"] == "django.db.backends.postgresql"
@@ -195,7 +203,7 @@ def test_production_variables(fresh_clone):
         ("DJANGO_SECRET_KEY_FALLBACKS", "one,two", "settings.SECRET_KEY_FALLBACKS", ["one", "two"]),
         pytest.param(
             "DJANGO_ALLOWED_ORIGINS",
-            "https://a.b, https://c.d:8443",
+            "https://a.b, https://c.d:8443,",
             "settings.REALTIME_ALLOWED_ORIGINS",
             ["https://a.b", "https://c.d:8443"],
             id="DJANGO_ALLOWED_ORIGINS",
@@ -251,11 +259,36 @@ def test_a_forgotten_env_changes_nothing_in_production(project):
     assert setting(project, "settings.DEBUG", **PRODUCTION) is False
 
 
+@pytest.mark.parametrize("starter", ["minimal", "chat"])
+def test_the_settings_of_tests_are_the_same_everywhere(bake, tmp_path, starter):
+    """Whatever the shell and .env say; the database is theirs alone."""
+    project = shutil.copytree(bake(starter=starter), tmp_path / "project")
+    example = (project / ".env.example").read_text(encoding="utf-8")
+    variables = {*re.findall(r"(?m)^#?([A-Z_]+)=", example)} - {"DATABASE_URL"}
+    others = {
+        name: "true" if name.endswith(("DEBUG", "HTTPS", "PROXY")) else "https://example.com" for name in variables
+    }
+    others["REDIS_URL"] = "redis://127.0.0.1:1"
+    others["EMAIL_URL"] = "smtp://127.0.0.1:1"
+    code = """if True:
+        from my_realtime_site import settings_test
+        print({name: value for name, value in vars(settings_test).items() if name.isupper()})
+    """
+    (project / ".env").unlink()
+    expected = re.sub("0x[0-9a-f]+", "", run(project, "-c", code).stdout)
+
+    (project / ".env").write_text("\n".join(f"{name}={value}" for name, value in others.items()), encoding="utf-8")
+    assert re.sub("0x[0-9a-f]+", "", run(project, "-c", code, env=others).stdout) == expected
+    assert {"DJANGO_SECRET_KEY", "DJANGO_DEBUG", "DJANGO_TRUST_PROXY"} <= variables
+
+
 def test_without_redis_one_process_is_started_and_a_line_says_why(fresh_clone):
     code = "from my_realtime_site.__main__ import count_workers; print(count_workers())"
     variables = PRODUCTION | {"DJANGO_SETTINGS_MODULE": "my_realtime_site.settings", "WEB_CONCURRENCY": "4"}
 
     assert run(fresh_clone, "-c", code, env=variables).stdout == "4\n"
+    # As compose.yaml and platforms may have it.
+    assert run(fresh_clone, "-c", code, env=variables | {"WEB_CONCURRENCY": ""}).stdout == "1\n"
     alone = run(fresh_clone, "-c", code, env=variables | {"REDIS_URL": ""}).stdout
     assert alone.splitlines()[-1] == "1"
     assert "One process is started, not 4: sockets of several meet over Redis. Set REDIS_URL." in alone
@@ -293,6 +326,36 @@ main()
         assert output.splitlines()[-1] == expected
 
 
+def test_the_server_is_started_for_a_crowd(project):
+    code = """
+import json, sys, types, uvicorn
+from my_realtime_site.__main__ import main
+
+class Server:
+    def __init__(self, config):
+        self.config = config
+
+    def run(self, listeners):
+        ports = [listener.getsockname()[1] for listener in listeners]
+        print(json.dumps(vars(self.config) | {"listeners": ports}, default=str))
+
+uvicorn.Server = Server
+sys.argv = ["my_realtime_site", "--port", "0"]
+main()
+"""
+    config = json.loads(run(project, "-c", code).stdout.splitlines()[-1])
+
+    # As many may wait as Linux allows, and uvloop takes one for each of its listeners in a turn.
+    assert config["backlog"] >= 4096
+    assert len(config["listeners"]) == (1 if WINDOWS else 16)
+    assert len({*config["listeners"]}) == 1
+    # A browser that has vanished is here for no longer than a minute.
+    assert config["ws_ping_interval"] + config["ws_ping_timeout"] <= 60
+    # Costs more than short frames are worth; and Django knows no lifespan, which would be a line of each start.
+    assert config["ws_per_message_deflate"] is False
+    assert config["lifespan"] == "off"
+
+
 @pytest.mark.parametrize(
     ("port", "says"), [("tcp://10.0.0.7:80", "invalid int value: 'tcp://10.0.0.7:80'"), ("99999", "the number 99999")]
 )
@@ -327,14 +390,15 @@ def test_sqlite_lets_a_transaction_write_after_it_has_read(project, tmp_path):
         print(Group.objects.count())
         # Readers do not wait for a writer, and writers for each other longer than the 5 s of Python's own.
         with connection.cursor() as cursor:
-            for name in ("journal_mode", "busy_timeout"):
+            # With a log no commit has to wait for the disk (synchronous=NORMAL).
+            for name in ("journal_mode", "busy_timeout", "synchronous"):
                 print(*cursor.execute(f"PRAGMA {name}").fetchone())
     """
     copy = shutil.copytree(project, tmp_path / "project")
 
     said = run(copy, "-c", code, env={"DJANGO_SETTINGS_MODULE": f"{project.name}.settings"}, check=False).stdout
 
-    assert said.splitlines()[-3:] == ["2", "wal", "20000"], said
+    assert said.splitlines()[-4:] == ["2", "wal", "20000", "1"], said
 
 
 def test_runserver_refuses_with_debug_off(fresh_clone):
@@ -346,10 +410,12 @@ def test_runserver_refuses_with_debug_off(fresh_clone):
 
 
 def test_production_does_not_load_twisted(fresh_clone):
-    """It costs each worker 27 MB."""
-    code = "import sys, my_realtime_site.asgi; print('twisted' in sys.modules)"
+    """It costs each worker 27 MB. And what is loaded, the garbage collector leaves alone."""
+    code = "import gc, sys; from my_realtime_site.__main__ import load; load()"
+    code += "; print('twisted' in sys.modules, gc.get_freeze_count() > 10_000)"
 
-    assert run(fresh_clone, "-c", code, env=PRODUCTION).stdout == "False\n"
+    env = PRODUCTION | {"DJANGO_SETTINGS_MODULE": "my_realtime_site.settings"}
+    assert run(fresh_clone, "-c", code, env=env).stdout == "False True\n"
 
 
 def test_scripts_are_scripts_whatever_the_system_says(project):
