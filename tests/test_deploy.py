@@ -168,8 +168,9 @@ def test_secrets_are_asked_for(bake, compose):
 
 def test_variables_are_those_of_the_contract(bake, compose):
     example = (bake() / ".env.example").read_text(encoding="utf-8")
-    known = set(re.findall(r"(?m)^#?(\w+)=", example)) | {"WEB_CONCURRENCY", "PGPASSWORD"}
-    assert set(environment(compose)) <= known
+    known = set(re.findall(r"(?m)^#?(\w+)=", example))
+    # What is set beside it, and what a container has no use for. One that is left out would be set in vain.
+    assert set(environment(compose)) == known - {"DJANGO_DEBUG", "PORT"} | {"WEB_CONCURRENCY", "PGPASSWORD"}
 
 
 def test_deploy_check_with_the_variables_of_the_compose_file(bake, compose):
@@ -272,6 +273,42 @@ def test_image(dockerfile):
     assert re.findall(r"(?m)^COPY (.*)$", packages) == ["--from=uv /uv /usr/local/bin/", "pyproject.toml uv.loc[k] ./"]
 
 
+# What may lie about in a project, and is in no image; with an engine, test_docker.py builds one.
+LEFT_OUT = """
+.env.production conf/.env conf/.env.local deploy/privkey.pem deploy/certificates/privkey.pem keys/site.key backup.sql
+dumps/today.sql.gz chat/db.sqlite3 chat/db.sqlite3-wal old.sqlite chat/site.db conf/production.env .envrc .pypirc
+keys/.ssh/key keys/id_ecdsa conf/credentials.json logs/site.log docker-compose.override.yml Dockerfile.dev
+keys/site.pem keys/id_rsa id_ed25519 keys/id_dsa.old keys/site.p12 site.pfx keys/site.jks conf/client_secret_1.json
+conf/my-credentials-2.json site.dump chat/views.py.bak media/photo.jpg staticfiles/site.css node_modules/x/index.js
+chat/tests/test_views.py chat/__pycache__/views.pyc conftest.py AGENTS.md compose.yaml deploy/nginx.conf
+""".split()
+# What a migration reads, and what pages and settings are made of.
+PUT_IN = "accounts/migrations/sql/views.sql manage.py pyproject.toml uv.lock static/site.css chat/consumers.py".split()
+
+
+def is_left_out(path, rules):
+    """Tell whether a .dockerignore with these lines leaves out a file, or a folder that it is in; the last counts."""
+    ends, left_out = [path, *(f"{folder}/" for folder in Path(path).parents if folder.name)], False
+    for rule in rules:
+        pattern = re.escape(rule.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        pattern = pattern if pattern.endswith("/") else f"{pattern}/?"
+        if any(re.fullmatch(pattern, end) for end in ends):
+            left_out = not rule.startswith("!")
+    return left_out
+
+
+def test_what_is_left_out_of_the_image(bake):
+    lines = (bake() / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+
+    assert [path for path in LEFT_OUT if not is_left_out(path, rules)] == []
+    assert [path for path in PUT_IN if is_left_out(path, rules)] == []
+    # Each rule is there for one of these.
+    for rule in rules:
+        others = [each for each in rules if each != rule]
+        assert rule.startswith("!") or any(not is_left_out(path, others) for path in LEFT_OUT), rule
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the line is one of sh")
 @pytest.mark.parametrize("locked", [False, True], ids=["without-lock", "with-lock"])
 def test_packages_of_the_image(dockerfile, tmp_path, locked):
@@ -319,6 +356,11 @@ def test_health_check_of_the_image(served, env, dockerfile):
         assert httpx.get(f"{server.url}ws/socket-server/", headers=handshake).status_code == 403
         wait_until(lambda: " of 127.0.0.1 refused" in server.log, "the log of the socket", timeout=5)
         assert "/healthz" not in server.log
+        if sys.platform != "win32":
+            # As by Ctrl-C.
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(15) in (0, -signal.SIGINT)
+            assert "Traceback" not in server.log
     with Upstream(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n") as ill:
         assert run(served, *command[1:], env={"PORT": str(ill.port)}, check=False).returncode == 1
 
@@ -442,6 +484,9 @@ def test_page_and_script_through_nginx(site):
         assert "max-age=315360000" in script.headers["Cache-Control"]
         # For the containers only.
         assert browser.get("/healthz").status_code == 404
+        # nginx has an access log, with the addresses of the clients.
+        assert '"GET / HTTP/1.' in site.nginx.log
+        assert not [server.port for server in site.servers if "HTTP/1." in server.log]
 
 
 @real
@@ -630,6 +675,10 @@ def test_numbers_of_the_nginx_file(bake):
     # A page gives up after 10 s: within them the next process is tried, also when containers were replaced just now.
     assert number("proxy_connect_timeout") * 2 < number("proxy_next_upstream_timeout") <= 10
     assert "resolver 127.0.0.11 valid=1s " in text
+    # A password takes a core for half a second: those of one address take less than half of one.
+    assert int(re.search(r"zone=passwords:\w+ rate=(\d+)r/m;", text)[1]) * 0.5 < 60 / 2
+    # Browsers refuse what is older.
+    assert re.search(r"(?m)^ *#ssl_protocols (.*);", text)[1] == "TLSv1.2 TLSv1.3"
     # What slow readers have not taken is bounded, and dropped: not kept on the disk, nor for ever.
     assert number("proxy_max_temp_file_size") == 0
     assert number("send_timeout") <= 60

@@ -19,7 +19,7 @@ import pytest
 from clients import open_client
 from engine import Load, Site, engines_network, require_engine
 from servers import wait_until
-from test_deploy import handshake_of_the_workflow, kubernetes
+from test_deploy import LEFT_OUT, handshake_of_the_workflow, kubernetes
 from websockets.exceptions import ConnectionClosed
 
 ROLLS = int(os.environ.get("ROLLS", "1"))
@@ -27,11 +27,6 @@ UPDATE = "docker compose build &&"
 ROLL = "old="
 TAKE_AWAY = "docker rm --force"
 RELOAD = "docker compose exec nginx"
-SECRETS = """
-.env.production conf/.env conf/.env.local deploy/privkey.pem deploy/certificates/privkey.pem keys/site.key backup.sql
-dumps/today.sql.gz chat/db.sqlite3 chat/db.sqlite3-wal old.sqlite chat/site.db conf/production.env .envrc .pypirc
-keys/.ssh/key keys/id_ecdsa conf/credentials.json logs/site.log docker-compose.override.yml Dockerfile.dev
-""".split()
 # What a migration reads.
 KEPT = "accounts/migrations/sql/views.sql"
 
@@ -48,7 +43,7 @@ def start(bake, tmp_path_factory):
             project = shutil.copytree(
                 bake(starter=starter, project_slug=slug), tmp_path_factory.mktemp("docker") / slug
             )
-            for name in [*SECRETS, KEPT]:
+            for name in [*LEFT_OUT, KEPT]:
                 (project / name).parent.mkdir(parents=True, exist_ok=True)
                 (project / name).touch()
             sites[starter] = site = Site(project, starter)
@@ -108,7 +103,7 @@ def test_only_what_must_be_is_in_the_image(minimal):
     files = minimal.run("docker compose exec web find /app -type f").stdout.split()
     names = {name.removeprefix("/app/") for name in files}
 
-    assert names.isdisjoint(SECRETS)
+    assert names.isdisjoint(LEFT_OUT)
     assert not [
         name
         for name in names - {KEPT}
