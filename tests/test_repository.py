@@ -152,6 +152,97 @@ def test_ci_runs_what_the_readme_says():
     assert f'python -m pytest {pytest_options} -m "not weekly"\n' in workflow
 
 
+# Stand in for the commands that .ci/run asks for, each with the words that it is asked with in a line of `asked`.
+STAND_IN = """#!/bin/bash
+echo "${0##*/} $*" >>"$ASKED"
+[[ "${0##*/} $*" != @($FAILING) ]] || exit 3
+[[ "${0##*/} $*" != "engine env" ]] || echo "export DOCKER_HOST=unix:///ours"
+"""
+COMMANDS = """
+git make python3 python3.14 node npm chromium firefox-esr WebKitWebDriver Xvfb redis-server valkey-server initdb nginx
+curl openssl docker apt-get apt-cache
+""".split()
+
+
+@pytest.fixture
+def ci_run(tmp_path):
+    """
+    Return a function that runs a copy of .ci/run on a machine of stand-ins: `ci_run("docker info*") -> (int, list)`,
+    the exit code and the lines of what was asked for. Commands that match the pattern of bash fail.
+    """
+    require(not WINDOWS, "no bash")
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(REPOSITORY / ".ci" / "run", tmp_path / ".ci")
+    for command in [*COMMANDS, "../.ci/engine", "../.ci/pythons"]:
+        path = tmp_path / "bin" / command
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(STAND_IN, encoding="utf-8")
+        path.chmod(0o755)
+    for command in ("bash", "dirname"):
+        (tmp_path / "bin" / command).symlink_to(shutil.which(command))
+
+    def ci_run(failing="nothing", without=()):
+        asked = tmp_path / "asked"
+        asked.write_text("", encoding="utf-8")
+        for command in without:
+            (tmp_path / "bin" / command).unlink()
+        env = {"PATH": str(tmp_path / "bin"), "ASKED": str(asked), "FAILING": failing}
+        result = subprocess.run([tmp_path / ".ci" / "run"], env=env, capture_output=True, timeout=60)
+        return result.returncode, asked.read_text(encoding="utf-8").splitlines()
+
+    return ci_run
+
+
+def test_ci_stops_the_engine_that_it_has_started(ci_run):
+    """Also when the tests fail; that of the machine is left alone."""
+    code, asked = ci_run("docker info*|make test")
+    assert code == 3
+    assert [line for line in asked if line.startswith("engine")] == ["engine up", "engine env", "engine down"]
+    assert asked.index("make test") < asked.index("engine down")
+
+    code, asked = ci_run()
+    assert code == 0
+    assert asked[-1] == "make test"
+    assert [line for line in asked if line.startswith("engine")] == []
+
+
+def test_ci_goes_on_without_an_engine_and_new_pythons(ci_run):
+    """What needs them is skipped then, and says why."""
+    code, asked = ci_run("docker info*|engine up*|pythons up*")
+
+    assert code == 0
+    assert asked[-2:] == ["make test", "engine down"]
+
+
+@pytest.mark.skipif(WINDOWS or os.geteuid() != 0, reason="only root installs")
+def test_ci_installs_what_is_missing_or_ends(ci_run):
+    code, asked = ci_run(without=["redis-server"])
+    assert code == 0
+    (install,) = [line for line in asked if "install" in line]
+    assert install.startswith("apt-get -qq install --yes")
+    assert "redis-server" in install.split()
+
+    code, asked = ci_run("apt-get * install *")
+    assert code == 3
+    assert "make test" not in asked
+
+
+def test_variables_of_another_project_do_not_reach_the_demo():
+    """Nor those of an environment that happens to be active. Each of some thousand starts would compile Django."""
+    require(not WINDOWS and shutil.which("make"), "no make")
+    ours = {"DJANGO_DEBUG", "DJANGO_X", "DATABASE_URL", "REDIS_URL", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    env = os.environ | dict.fromkeys(ours, "1")
+
+    shown = subprocess.run(
+        ["make", "--eval=shown:;@env", "shown"], cwd=REPOSITORY, env=env, capture_output=True, text=True
+    )
+
+    assert shown.returncode == 0, shown.stderr
+    names = {line.partition("=")[0] for line in shown.stdout.splitlines()}
+    assert "UV_SYSTEM_CERTS" in names
+    assert ours & names == set()
+
+
 @pytest.fixture(scope="module")
 def start_make(names, tmp_path_factory):
     """
