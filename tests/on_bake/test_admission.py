@@ -54,6 +54,11 @@ async def offering(scope, receive, send):
     await APPLICATION(dict(scope, subprotocols=["one", "two"]), receive, send)
 
 
+async def offering_one(scope, receive, send):
+    """The application, for a client that leaves no choice, as a page with a token."""
+    await APPLICATION(dict(scope, subprotocols=["one"]), receive, send)
+
+
 @pytest.fixture(autouse=True)
 async def held_back(monkeypatch):
     """Two are greeted at a time, and those of Held wait for the gate."""
@@ -164,7 +169,7 @@ async def test_who_sends_something_while_waiting_is_told_no_more_often(crowd):
     await socket.receive_type("wait")
     # Once more, since it was heard.
     await socket.receive_type("wait")
-    assert (await socket.receive_json_from())["number"] == 1
+    assert await socket.receive_json_from() == {"number": 1}
     await asyncio.gather(*first)
 
 
@@ -192,6 +197,13 @@ async def test_a_refusal_after_the_wait_has_a_code(crowd):
     await socket.receive_type("wait")
     gate.set()
     assert await socket.closed_with() == 4403
+    await asyncio.gather(*first)
+
+
+async def test_one_protocol_is_no_choice_to_wait_for(crowd):
+    first, (socket,) = await crowd(1, "plain", application=offering_one)
+    await socket.receive_type("wait")
+    gate.set()
     await asyncio.gather(*first)
 
 

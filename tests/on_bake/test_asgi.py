@@ -22,6 +22,7 @@ from django.urls import path, re_path
 
 from realtime import Close, checks, health
 from realtime import socket as socket_module
+from realtime.activity import Activity
 from realtime.asgi import AllowedOrigins, Authentication, Sockets, remedy_for, unknown_path
 from realtime.checks import (
     check_allowed_hosts,
@@ -205,9 +206,10 @@ def test_a_proxy_that_names_the_host(settings):
         (["chat"], [], None, ["chat"]),
         (["bearer.abc", "chat"], [], "abc", ["chat"]),
         (["chat", "bearer64.w6Q"], [], "ä", ["chat"]),
-        (["chat", "bearer64.!"], [], "", ["chat"]),
+        (["chat", "bearer64.w6!!Q"], [], "", ["chat"]),
         (["chat", "bearer64.AGE"], [], "", ["chat"]),
         (["bearer.abc"], [], "abc", []),
+        (["bearer.abc", "chat", "bearer64.w6Q"], [], "abc", ["chat"]),
         ([], [(b"authorization", b"Bearer abc")], "abc", None),
         ([], [(b"authorization", b"bearer  abc")], "abc", None),
         ([], [(b"authorization", b"Basic abc")], None, None),
@@ -378,6 +380,20 @@ async def test_nothing_is_sent_after_a_close():
 
     assert await communicator.receive_output() == {"type": "websocket.close", "code": 4403}
     assert await communicator.receive_nothing()
+
+
+async def test_nothing_is_sent_after_a_refusal():
+    class Late(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.close()
+            await self.accept()
+            await self.send("too late")
+
+    communicator = WebsocketCommunicator(Sockets(Late.as_asgi()), PATH)
+
+    assert await communicator.connect() == (False, 1000)
+    assert await communicator.receive_nothing()
+    assert process()[Activity]["opened"] == 0
 
 
 async def test_asgi_without_sockets_says_so():
@@ -775,7 +791,8 @@ def test_check_asks_for_a_channel_layer(settings, layers):
 @pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "192.0.2.7")])
 def test_client_address(settings, trusted, address):
     settings.REALTIME_TRUST_PROXY = trusted
-    headers = [(b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
+    # A client may have sent a header of its own, which is another line.
+    headers = [(b"x-forwarded-for", b"203.0.113.5"), (b"x-forwarded-for", b"203.0.113.5, 192.0.2.7")]
 
     assert client_address({"client": ("10.0.0.1", 1234), "headers": headers}) == address
 

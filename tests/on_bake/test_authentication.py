@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -20,10 +21,12 @@ from django.contrib.auth import (
     HASH_SESSION_KEY,
     SESSION_KEY,
     get_user_model,
+    login,
     update_session_auth_hash,
 )
-from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends import file
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
@@ -197,6 +200,8 @@ async def test_nobody(engine, ann, scope_of, key):
 
     assert isinstance(scope["user"], AnonymousUser)
     assert scope["session"].get(SESSION_KEY) is None
+    # As Django has it: what is stored there gets a key of the server's.
+    assert scope["session"].session_key is None or engine not in STORED
 
 
 async def test_without_a_session_cookie_nothing_is_read(scope_of, reads):
@@ -209,10 +214,11 @@ async def test_all_cookie_lines_count(ann, scope_of):
     """HTTP/2 splits them, and not every proxy joins them again."""
     client = await sync_to_async(log_in)(ann)
 
-    scope = await scope_of([(b"cookie", b"theme=dark"), *cookie(key_of(client)), (b"cookie", b"a=b; c=d")])
+    # Of the bytes of a cookie nothing is sure.
+    scope = await scope_of([(b"cookie", b"theme=dark"), *cookie(key_of(client)), (b"cookie", b"a=b; c=\xe4")])
 
     assert scope["user"] == ann
-    assert scope["cookies"] == {"theme": "dark", settings.SESSION_COOKIE_NAME: key_of(client), "a": "b", "c": "d"}
+    assert scope["cookies"] == {"theme": "dark", settings.SESSION_COOKIE_NAME: key_of(client), "a": "b", "c": "ä"}
 
 
 @pytest.fixture
@@ -266,7 +272,7 @@ async def test_a_query_has_an_end(ann, connect, reads, monkeypatch):
     assert sum(reads) == 20
 
 
-class OtherBackend(ModelBackend):
+class OtherBackend(BaseBackend):
     """It may find users elsewhere than in the table, so that it must be asked."""
 
     def get_user(self, user_id):
@@ -332,6 +338,8 @@ def test_what_cannot_be_a_key_is_not_looked_up(engine):
     for key in BAD_KEYS:
         assert session_store(parse_cookie(f"sessionid={key}")["sessionid"]).session_key is None
     assert session_store("a" * 32).session_key
+    # Of an engine of the project's own.
+    assert session_store("b:c.d-e_").session_key
 
 
 async def test_bad_cookies_are_their_senders_alone(engine, ann, connect, caplog, settings):
@@ -538,6 +546,18 @@ class Stranger:
     is_anonymous = False
 
 
+async def test_a_token_that_expires_while_the_machine_sleeps(ann, connect, bearers, monkeypatch):
+    """The clock of timers stands still meanwhile."""
+    bearers["ann"] = ann, timezone.now() + datetime.timedelta(hours=1)
+    socket = await connect(headers=token("ann"))
+    later = timezone.now() + datetime.timedelta(hours=2)
+    monkeypatch.setattr(authentication.timezone, "now", lambda: later)
+
+    await recheck()
+
+    await assert_out(socket)
+
+
 async def test_a_user_without_a_table_holds_until_the_token_expires(connect, bearers, ann, caplog):
     bearers["stranger"] = Stranger()
     socket = await connect(headers=token("stranger"))
@@ -632,6 +652,16 @@ async def test_a_user_who_changes_without_a_word(engine, ann, connect, bearers, 
     await assert_in(*others)
 
 
+async def test_all_are_asked_however_many_they_are(ann, connect, monkeypatch):
+    monkeypatch.setattr(authentication, "BATCH", 1)
+    sockets = [await connect(await sync_to_async(log_in)(ann)) for _ in range(3)]
+    await User.objects.filter(pk=ann.pk).aupdate(is_active=False)
+
+    await recheck()
+
+    await assert_out(*sockets)
+
+
 async def test_all_are_asked_in_two_queries(ann, connect):
     for name in ("ben", "eve"):
         client = await sync_to_async(log_in)(await User.objects.acreate_user(name))
@@ -718,6 +748,7 @@ async def test_logout_closes_the_sockets_of_the_session(engine, ann, connect, pa
 
     await assert_out(*sockets)
     await assert_in(*others)
+    assert not process()[Logins]._tasks
 
 
 def signed_cookie(client):
@@ -854,8 +885,54 @@ def test_a_login_elsewhere_tells_nobody(ann, monkeypatch):
     # But of the anonymous session that the login has replaced.
     assert not any(message["user"] for message in told)
 
+    # Nor does somebody new, or what `loaddata` puts there.
+    User.objects.create_user("ben").save_base(raw=True)
+    assert not any(message["user"] for message in told)
+
     ann.save()
     assert any(message["user"] for message in told)
+
+
+def test_a_visitor_who_was_not_logged_in_and_code_without_a_request_tell_nobody(ann, monkeypatch):
+    told = []
+    monkeypatch.setattr(authentication, "send_on_commit", told.append)
+    visitor = Client()
+    visitor.session.save()
+
+    visitor.logout()
+    user_logged_in.send(User, request=None, user=ann)
+    user_logged_out.send(User, request=None, user=ann)
+
+    # Of the row of the visitor's session.
+    assert len(told) == 1
+
+
+async def test_whoever_logs_in_once_more_keeps_their_sockets(ann, connect):
+    client = await sync_to_async(log_in)(ann)
+    socket = await connect(client)
+
+    def log_in_again():
+        request = HttpRequest()
+        request.COOKIES[settings.SESSION_COOKIE_NAME] = key_of(client)
+        request.session = session_store(key_of(client))
+        login(request, ann)
+        assert request.session.session_key == key_of(client)
+
+    await sync_to_async(log_in_again)()
+    await asyncio.sleep(0.01)
+
+    await assert_in(socket)
+
+
+async def test_an_anonymous_session_holds(connect):
+    session = session_store()
+    session["theme"] = "dark"
+    await sync_to_async(session.save)()
+    socket = await connect(headers=cookie(session.session_key))
+
+    await recheck()
+
+    await assert_in(socket)
 
 
 @pytest.mark.parametrize("message", ["session", "user"])
@@ -1012,6 +1089,17 @@ async def test_what_was_heard_is_forgotten(monkeypatch):
         await asyncio.sleep(0.02)
 
     assert list(logins._heard) == ["c"]
+
+
+async def test_what_is_heard_again_is_forgotten_later(monkeypatch):
+    times = iter([0, 10, 50, 80])
+    monkeypatch.setattr(authentication, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    logins = process()[Logins]
+
+    for name in "abac":
+        logins.handle({"session": name, "user": None})
+
+    assert list(logins._heard) == ["a", "c"]
 
 
 async def test_the_process_listens_before_it_reads(ann, connect, monkeypatch):

@@ -362,6 +362,65 @@ async def stuck(until):
     return Stuck
 
 
+async def serve(consumer, send):
+    """Let a server whose `send` is given run `consumer`, and return its task, and the queue of what it receives."""
+    incoming = asyncio.Queue()
+    scope = {"type": "websocket", "path": "/ws/test/", "headers": []}
+    task = asyncio.create_task(consumer.as_asgi()(scope, incoming.get, send))
+    await incoming.put({"type": "websocket.connect"})
+    return task, incoming
+
+
+async def test_what_waits_is_not_sent_to_who_may_not_have_it_any_more(until):
+    """As after a logout."""
+    sent, writable = [], asyncio.Event()
+
+    async def send(message):
+        if "text" in message:
+            await writable.wait()
+        sent.append(message.get("text", message["type"]))
+
+    task, incoming = await serve(Consumer, send)
+    await until(members)
+    await get_fanout().send("group", broadcast_of("group", "secret"))
+    (consumer,) = members()
+    closing = asyncio.create_task(consumer.socket.close(Close.NOT_LOGGED_IN))
+    await asyncio.sleep(0)
+
+    writable.set()
+    await closing
+    await incoming.put({"type": "websocket.disconnect", "code": 4401})
+    await task
+
+    assert [what for what in sent if "connection_established" not in what] == ["websocket.accept", "websocket.close"]
+
+
+async def test_a_write_that_waits_ends_with_its_socket(until):
+    async def send(message):
+        if message.get("text") == "news":
+            await asyncio.Event().wait()
+
+    task, _ = await serve(Consumer, send)
+    await until(members)
+    before = asyncio.all_tasks() - {task}
+    await get_fanout().send("group", broadcast_of("group", "news"))
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert asyncio.all_tasks() <= before
+
+
+async def test_a_client_that_is_gone_is_no_error_of_the_consumer():
+    async def send(message):
+        if message["type"] != "websocket.accept":
+            raise OSError("the client is gone")
+
+    task, incoming = await serve(Consumer, send)
+    await incoming.put({"type": "websocket.disconnect", "code": 1006})
+
+    await asyncio.wait_for(task, 5)
+
+
 async def test_a_reader_that_is_too_slow_is_closed_with_4000(stuck, caplog, until):
     assert [record.getMessage() for record in caplog.get_records("setup")][1:] == [
         "WebSocket /ws/test/ of unknown reads too slowly"
@@ -542,16 +601,28 @@ async def test_a_task_that_has_not_begun_ends_without_a_word(recwarn):
     assert not recwarn.list
 
 
-async def test_refused():
+async def test_refused(caplog):
     accepted, _ = await WebsocketCommunicator(Refusing.as_asgi(), "/ws/test/").connect()
 
     assert not accepted
+    assert not complaints(caplog)
 
 
 async def test_a_code_before_accept_reaches_the_client():
     socket = await connect(Closing, greeting=False)
 
     assert await socket.receive_output() == {"type": "websocket.close", "code": 4401}
+
+
+async def test_the_code_of_the_server_counts(caplog):
+    """Not the one that the client answers with; and who was refused is not logged as opened."""
+    caplog.set_level(logging.INFO, "realtime")
+
+    socket = await connect(Closing, greeting=False)
+    await socket.disconnect(1006)
+
+    (line,) = caplog.messages
+    assert " closed with 4401 after 0." in line
 
 
 async def test_a_reason_reaches_the_client():

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import gc
 import json
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from channels.layers import InMemoryChannelLayer
 
 from realtime import fanout, outage
-from realtime.fanout import Broadcast, ChannelLayerUnavailable, Fanout, broadcast_of
+from realtime.fanout import Broadcast, ChannelLayerUnavailable, Fanout, Subscription, broadcast_of
 from realtime.frames import encode
 from realtime.outbox import Outbox
 
@@ -299,6 +299,59 @@ async def test_a_message_that_nobody_understands_ends_nothing(layer, groups, unt
     assert "use broadcast() there" in caplog.messages[2]
 
 
+async def test_what_comes_together_with_a_message_that_fails_is_delivered(layer, groups, until, monkeypatch):
+    monkeypatch.setattr(fanout, "RETRY_EVERY", 0.01)
+    member, received = Member(), [[{"type": "realtime.broadcast", "group": "room"}, message("hello")]]
+
+    async def receive(layer, inbox):
+        return received.pop() if received else await asyncio.Event().wait()
+
+    monkeypatch.setattr(fanout.layers, "receive", receive)
+    await groups.join("room", member)
+
+    await until(lambda: member.texts == ["hello"])
+
+
+async def test_others_have_their_turn_between_two_messages_for_a_large_group(groups, monkeypatch):
+    monkeypatch.setattr(fanout, "TURN", 1)
+    members = [Member(), Member()]
+    await asyncio.gather(*[groups.join("room", member) for member in members])
+    asyncio.get_running_loop().call_soon(lambda: members[0].texts.append("somebody's turn"))
+
+    await groups._deliver_all(deque([message("one"), message("two")]))
+
+    assert members[0].texts == ["one", "somebody's turn", "two"]
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, OverflowError])
+async def test_the_mistake_of_a_caller_is_no_outage(layer, groups, error, monkeypatch):
+    async def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(layer, "receive", fail)
+
+    with pytest.raises(error):
+        await groups._call(fail)
+    if error is not OverflowError:
+        with pytest.raises(error):
+            await groups.receive("channel")
+    assert groups.outage.is_over
+
+
+async def test_what_a_subscription_sends_has_a_version(groups, monkeypatch):
+    monkeypatch.setattr(fanout, "get_fanout", lambda: groups)
+    sent = []
+
+    async def send(group, message):
+        sent.append(message)
+
+    monkeypatch.setattr(groups, "send", send)
+
+    await Subscription("room", Member()).send({"type": "room.renamed"})
+
+    assert sent == [{"type": "room.renamed", "group": "room", "version": fanout.VERSION}]
+
+
 async def test_messages_of_the_last_release_are_taken_and_those_of_a_later_one_are_not(layer, groups, until, caplog):
     member, last = Member(), message("last")
     assert last.pop("version") == fanout.VERSION
@@ -383,6 +436,22 @@ async def test_a_service_that_hangs_is_asked_again(monkeypatch):
 async def test_a_bad_name_is_refused_at_once(groups):
     with pytest.raises(TypeError, match="Group name"):
         await groups.join("no spaces", Member())
+    with pytest.raises(TypeError, match="Group name"):
+        await groups.send("no spaces", message("hello"))
+
+
+async def test_a_group_that_is_left_meanwhile_is_not_subscribed_again(layer, groups, until):
+    member = Member()
+    await groups.join("room", member)
+    group = groups.groups["room"]
+    async with group.lock:
+        renewing = asyncio.create_task(groups._subscribe_again())
+        await until(lambda: group.lock._waiters)
+        # As in leave().
+        group.subscribed = False
+    await renewing
+
+    assert layer.calls.count("add") == 1
 
 
 async def test_memberships_are_renewed(layer, groups, monkeypatch, until):
@@ -534,6 +603,37 @@ async def test_too_slow_a_reader_is_refused(server):
     await outbox.stop()
 
 
+async def test_a_write_that_fails_later_leaves_no_traceback(caplog):
+    async def send(message):
+        await asyncio.sleep(0)
+        raise OSError("the client is gone")
+
+    outbox = make_outbox(send)
+    outbox.release()
+    put(outbox, "hello")
+    await asyncio.sleep(0.01)
+    gc.collect()
+
+    assert not caplog.messages
+
+
+async def test_a_write_that_fails_before_the_socket_is_open_is_an_error():
+    async def send(message):
+        raise RuntimeError("Unexpected ASGI message")
+
+    outbox = make_outbox(send)
+    outbox.is_open = False
+
+    with pytest.raises(RuntimeError, match="Unexpected"):
+        await outbox.send({"type": "websocket.accept"})
+
+
+async def test_a_socket_has_one_id(server):
+    outbox = open_outbox(server)
+
+    assert outbox.identify() == outbox.identify()
+
+
 async def test_what_has_been_written_makes_room(server):
     outbox = open_outbox(server, limit=1000)
     for _ in range(3):
@@ -546,14 +646,17 @@ async def test_what_has_been_written_makes_room(server):
     assert not outbox.closed
 
 
-async def test_a_closed_connection_disturbs_nobody():
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+async def test_a_closed_connection_disturbs_nobody(error):
     async def send(message):
-        raise OSError("the client is gone")
+        raise error("the client is gone")
 
     outbox = make_outbox(send)
     outbox.release()
 
     put(outbox, "hello")
+    assert outbox.closed
+    outbox.closed = False
     await outbox.send({"type": "websocket.send", "text": "hello"})
 
     assert outbox.closed

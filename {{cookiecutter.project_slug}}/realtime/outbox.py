@@ -47,7 +47,6 @@ class Outbox:
             self._size += broadcast.size
         else:
             self.closed = True
-            self.clear()
             self._overflow()
 
     def identify(self):
