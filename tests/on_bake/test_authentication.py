@@ -736,7 +736,7 @@ async def test_an_unexpected_error_closes_nobody_and_is_logged(ann, connect, unt
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_logout_closes_the_sockets_of_the_session(engine, ann, connect, path):
+async def test_logout_closes_the_sockets_of_the_session(engine, ann, connect, path, until):
     client, elsewhere = await sync_to_async(log_in)(ann), await sync_to_async(log_in)(ann)
     if engine == "signed_cookies":
         # Made in the same second, the two would be one.
@@ -748,7 +748,7 @@ async def test_logout_closes_the_sockets_of_the_session(engine, ann, connect, pa
 
     await assert_out(*sockets)
     await assert_in(*others)
-    assert not process()[Logins]._tasks
+    await until(lambda: not process()[Logins]._tasks)
 
 
 def signed_cookie(client):
