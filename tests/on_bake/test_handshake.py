@@ -179,6 +179,34 @@ def test_what_is_no_application_is_explained(monkeypatch, inside):
     assert failed.value.args == ("no router", project_settings.ASGI_APPLICATION, type(inside).__name__)
 
 
+def test_what_cannot_be_looked_into_is_no_mistake(monkeypatch):
+    """A middleware around all of it."""
+    monkeypatch.setattr(handshake, "get_default_application", lambda: lambda scope, receive, send: None)
+
+    assert asked().asgi_application()
+
+
+@pytest.mark.parametrize(
+    ("url", "routes", "asked_for"),
+    [
+        ("", ["ws/<int:pk>/", "ws/<slug:room>/"], "ws://127.0.0.1:8000/ws/1/"),
+        ("", ["ws/<slug:room>/"], "ws://127.0.0.1:8000/ws/lobby/"),
+        ("", ["ws/<slug:room>/", "ws/plain/"], "ws://127.0.0.1:8000/ws/plain/"),
+        ("", [], "ws://127.0.0.1:8000/"),
+        ("/ws/other/?a=b", ["ws/plain/"], "ws://127.0.0.1:8000/ws/other/?a=b"),
+        ("?a=b", ["ws/plain/"], "ws://127.0.0.1:8000/ws/plain/?a=b"),
+        ("example.com:81", ["ws/plain/"], "ws://example.com:81/ws/plain/"),
+        ("HTTPS://example.com/#top", ["ws/plain/"], "wss://example.com/ws/plain/"),
+    ],
+)
+def test_what_is_asked(monkeypatch, url, routes, asked_for):
+    """Of a project's sockets one that needs no name or number, if there is one."""
+    application = ProtocolTypeRouter({"websocket": URLRouter([path(route, CONSUMER) for route in routes])})
+    monkeypatch.setattr(handshake, "get_default_application", lambda: application)
+
+    assert asked(url=url).url == asked_for
+
+
 def test_an_unused_routing_is_seen_where_nothing_is_routed(monkeypatch):
     monkeypatch.setattr(handshake, "get_default_application", lambda: ProtocolTypeRouter({"websocket": URLRouter([])}))
     monkeypatch.delitem(sys.modules, "chat.routing", raising=False)
@@ -225,8 +253,8 @@ def test_a_server_that_refuses_the_socket_speaks_websocket(monkeypatch, status, 
 def test_a_refusal_by_the_consumer_is_told_from_one_of_the_origin(monkeypatch, other, key):
     """Which is asked before the path."""
     here = mock.Mock(status_code=403, body=b"", headers=mock.Mock(get_all=lambda name: []))
-    answers = [here, other and mock.Mock(status_code=other)]
-    monkeypatch.setattr(Command, "open", lambda self, url: answers.pop(0))
+    there = other and mock.Mock(status_code=other)
+    monkeypatch.setattr(Command, "open", lambda self, url: there if url.endswith("/no-such-socket") else here)
     monkeypatch.setattr(Command, "why_origin", lambda self: ["origin", "https://app.example.com"])
     with pytest.raises(Failed) as failed:
         asked().http()
@@ -293,6 +321,7 @@ def test_an_application_that_hangs_is_explained(monkeypatch, settings, tmp_path)
         ["--origin", "https://app.example.com/"],
         ["--timeout", "soon"],
         ["--timeout", "nan"],
+        ["--timeout", "0"],
         ["--idle", "-1"],
     ],
     ids=" ".join,

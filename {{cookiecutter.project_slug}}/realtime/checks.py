@@ -51,7 +51,7 @@ def check_asgi_application(app_configs, **kwargs):
         return [checks.Error("ASGI_APPLICATION is not set.", hint=hint, id="realtime.E002")]
     try:
         application = get_default_application()
-    except (ImproperlyConfigured, ImportError) as error:
+    except ImproperlyConfigured as error:
         # Channels hides what the import has failed of.
         return [checks.Error(what_failed(error), hint=hint, id="realtime.E002")]
     # Another ASGI middleware around it is not looked into.
@@ -98,7 +98,7 @@ def default_routers():
     # Django runs checks in any order.
     try:
         return list(routers_of(get_default_application()))
-    except (ImproperlyConfigured, ImportError):
+    except ImproperlyConfigured:
         return None
 
 
