@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from realtime import anotify, anotify_user, broadcasts, notify, notify_consumers, notify_user
 from realtime.asgi import AllowedOrigins, Authentication, Sockets
 from realtime.consumers import RealtimeConsumer
-from realtime.fanout import Fanout, Subscription
+from realtime.fanout import VERSION, Fanout, Subscription
 from realtime.frames import Frame
 from realtime.process import process
 from realtime.testing import Socket
@@ -208,6 +208,24 @@ def test_nobody_hears_is_said_once(transactional_db, caplog, how):
     assert "Set REDIS_URL" in caplog.text
 
 
+async def test_nothing_is_said_where_a_server_runs(connect, caplog):
+    broadcasts._warn_that_nobody_hears.cache_clear()
+    await connect()
+
+    await anotify("group", {"type": "news"})
+
+    assert "reaches nobody" not in caplog.text
+
+
+def test_what_consumers_are_told_has_a_version(monkeypatch):
+    told = []
+    monkeypatch.setattr(broadcasts, "_on_commit", told.append)
+
+    notify_consumers("group", {"type": "room.renamed"})
+
+    assert told == [{"type": "room.renamed", "group": "group", "version": VERSION}]
+
+
 async def test_a_message_that_cannot_be_sent_holds_up_no_other(connect, monkeypatch, caplog):
     """Redis takes no keys that are numbers, for instance."""
     socket = await connect()
@@ -245,6 +263,8 @@ async def test_what_waits_when_the_layer_is_lost_is_counted(connect, monkeypatch
     await sync_to_async(notify_often)()
 
     await until(lambda: "5 messages of notify() are lost" in caplog.text)
+    await process()[broadcasts.Notifier].task
+    assert caplog.text.count("messages of notify() are lost") == 1
 
 
 def test_nothing_is_said_of_what_the_user_has_not_asked_for(transactional_db, caplog):
@@ -263,11 +283,14 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
     assert broadcasts.ANSWER_TIMEOUT <= 1
     monkeypatch.setattr(broadcasts, "ANSWER_TIMEOUT", 0.05)
 
+    waited = []
+
     async def hang(group, message):
+        waited.append(group)
         await asyncio.sleep(60)
 
     monkeypatch.setattr(fanout, "send", hang)
-    monkeypatch.setattr(fanout.outage, "_ask", lambda: hang(None, None))
+    monkeypatch.setattr(fanout.outage, "_ask", lambda: asyncio.sleep(60))
     async with asyncio.timeout(5):
         for _ in range(3):
             await anotify("group", {"type": "news"})
@@ -277,6 +300,7 @@ async def test_a_layer_that_does_not_answer_costs_a_second_once(connect, monkeyp
         "The channel layer is lost, and no broadcast arrives",
         *["A message of anotify() is lost"] * 3,
     ]
+    assert waited == ["group"]
 
 
 async def test_the_end_of_a_command_waits_for_all_messages(monkeypatch):
