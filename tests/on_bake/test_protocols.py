@@ -89,6 +89,10 @@ async def echo(scope, receive, send, begin=None):
             await send({"type": "websocket.send", "text": message["text"]})
 
 
+async def never(scope, receive, send):
+    await asyncio.Event().wait()
+
+
 async def test_a_greeting_is_in_the_packet_of_the_response(writes):
     packets = await writes(ACCEPT, HELLO)
 
@@ -176,31 +180,93 @@ async def test_frames_that_come_too_early_wait_for_the_response(connect, until):
     assert frames.startswith(b"\x8a\x00\x88")
 
 
-@pytest.mark.parametrize("cut", [1, 40, None])
-async def test_so_do_frames_in_the_packet_of_the_handshake(until, monkeypatch, cut):
-    """uvicorn forgets them. cut: where the first of two packets ends, counted from the end of the handshake."""
+@pytest.fixture
+def serve(monkeypatch):
+    """
+    Return a function that returns a transport, a mock, whose server has the application, an ASGI callable.
+
+    "protocol" of it is what the server reads with, and sent() what it has written.
+    """
     monkeypatch.setattr(protocols, "has_left", lambda transport: False)
-    config, transport = Config(echo, lifespan="off"), mock.Mock()
-    config.load()
-    transport.is_closing.return_value = False
-    transport.get_extra_info.return_value.getpeername.return_value = ("127.0.0.1", 1)
-    server = protocols.HttpProtocol(config, ServerState(), {})
-    transport.set_protocol.side_effect = lambda protocol: setattr(transport, "protocol", protocol)
-    transport.set_protocol(server)
-    server.connection_made(transport)
-    lines = ["GET /ws/socket-server/ HTTP/1.1", *(f"{name}: {value}" for name, value in HANDSHAKE.items()), "", ""]
-    handshake, frames = "\r\n".join(lines).encode(), masked(b"one") + masked(b"a" * 100)
+
+    def serve(application):
+        config, transport = Config(application, lifespan="off"), mock.Mock()
+        config.load()
+        transport.is_closing.side_effect = lambda: transport.close.called
+        transport.get_extra_info.return_value.getpeername.return_value = ("127.0.0.1", 1)
+        transport.set_protocol.side_effect = lambda protocol: setattr(transport, "protocol", protocol)
+        transport.sent = lambda: b"".join(call.args[0] for call in transport.write.call_args_list)
+        transport.set_protocol(protocols.HttpProtocol(config, ServerState(), {}))
+        transport.protocol.connection_made(transport)
+        return transport
+
+    return serve
+
+
+def request(first, headers):
+    """Return the bytes of a request without its body."""
+    return "\r\n".join([first, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode()
+
+
+@pytest.mark.parametrize("cut", [1, 40, None])
+async def test_so_do_frames_in_the_packet_of_the_handshake(serve, until, cut):
+    """uvicorn forgets them. cut: where the first of two packets ends, counted from the end of the handshake."""
+    handshake, frames = request("GET /ws/socket-server/ HTTP/1.1", HANDSHAKE), masked(b"one") + masked(b"a" * 100)
     first = handshake + frames[:cut]
+    transport = serve(echo)
 
     for packet in (first, (handshake + frames)[len(first) :]):
         if packet:
             transport.protocol.data_received(packet)
 
-    def sent():
-        return b"".join(call.args[0] for call in transport.write.call_args_list)
+    await until(lambda: transport.sent().endswith(b"\x81\x03one\x81\x64" + b"a" * 100))
+    assert transport.sent().startswith(b"HTTP/1.1 101 ")
 
-    await until(lambda: sent().endswith(b"\x81\x03one\x81\x64" + b"a" * 100))
-    assert sent().startswith(b"HTTP/1.1 101 ")
+
+POST = request("POST / HTTP/1.1", {"Host": "testserver", "Content-Length": 9})
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [[], [b"G"], [b"GET / HTTP/1.1\r\n", b"Host:"], [POST], [POST, b"text"], [POST, b"123456789GET /"]],
+)
+async def test_a_request_that_does_not_go_on_is_dropped(serve, until, monkeypatch, packets):
+    """A phone that is gone says nothing, and its connection would be open for ever."""
+    monkeypatch.setattr(protocols, "SILENCE", 0.01)
+    transport = serve(never)
+    for packet in packets:
+        transport.protocol.data_received(packet)
+
+    await until(lambda: transport.close.called)
+
+
+async def test_a_request_that_is_not_read_is_kept(serve, until, monkeypatch):
+    monkeypatch.setattr(protocols, "SILENCE", 0.01)
+    transport = serve(never)
+    server = transport.protocol
+    server.data_received(POST)
+    server.flow.pause_reading()
+    first = server.timeout_keep_alive_task
+
+    await until(lambda: server.timeout_keep_alive_task is not first)
+    assert not transport.close.called
+
+    server.flow.resume_reading()
+    await until(lambda: transport.close.called)
+
+
+@pytest.mark.parametrize(
+    "whole", [request("GET / HTTP/1.1", {}), request("GET / HTTP/1.1", HANDSHAKE), POST + b"123456789"]
+)
+async def test_a_request_that_is_whole_may_take_its_time(serve, whole):
+    transport = serve(never)
+    server = transport.protocol
+    server.data_received(whole[:5])
+    assert server.timeout_keep_alive_task is not None
+
+    server.data_received(whole[5:])
+
+    assert server.timeout_keep_alive_task is None
 
 
 async def test_a_client_that_has_closed_is_not_closed_at_the_end(connect):

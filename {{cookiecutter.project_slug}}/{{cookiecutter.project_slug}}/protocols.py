@@ -43,6 +43,9 @@ logging.getLogger("uvicorn.access").addFilter(is_news)
 MAX_HEAD = 2**16
 # Bytes of a body, as nginx allows. Django would write all of it to the disk. Raise both for uploads.
 MAX_BODY = 2**20
+# Seconds in which more must come of a request, and something of the first one, as nginx wants it: a client that has
+# vanished would stay connected for ever.
+SILENCE = 60
 # Requests that may wait for the answer to the one before. Browsers and proxies send none before that.
 MAX_PIPELINE = 10
 # Requests that are answered at a time, of those that have a thread each, as all have whose views are no `async def`. Many
@@ -141,6 +144,22 @@ class HttpProtocol(HttpToolsProtocol):
     # Bytes that have come since the last request, or since the last part of its body.
     unread = 0
     answering = None
+    is_whole = False
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.expect_more()
+
+    def expect_more(self):
+        # uvicorn cancels it when something comes, and has no other use for it before the response.
+        self.timeout_keep_alive_task = self.loop.call_later(SILENCE, self.end_silence)
+
+    def end_silence(self):
+        if self.flow.read_paused:
+            # It is the application that does not go on.
+            self.expect_more()
+        else:
+            self.timeout_keep_alive_handler()
 
     def _start_asgi_task(self, cycle, app):
         self.answering = cycle
@@ -158,6 +177,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.unread > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("The header of the request is too large.")
+        if not self.is_whole and not self.transport.is_closing():
+            self.expect_more()
+
+    def on_message_begin(self):
+        self.is_whole = False
+        super().on_message_begin()
 
     def on_headers_complete(self):
         # uvicorn answers an exception with 400.
@@ -182,6 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self):
         self.unread = 0
+        self.is_whole = True
         super().on_message_complete()
 
     def handle_websocket_upgrade(self):
