@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 import pytest
+from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
 from channels.testing import WebsocketCommunicator
@@ -17,7 +18,7 @@ from django.apps import AppConfig
 from django.contrib.auth import get_user_model
 from django.core.checks.registry import registry
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, ProgrammingError, connection
 from django.urls import path, re_path
 
 from realtime import Close, checks, health
@@ -38,7 +39,7 @@ from realtime.checks import (
     check_token_user,
 )
 from realtime.consumers import RealtimeConsumer
-from realtime.database import note_use, query, watch
+from realtime.database import DatabaseUse, IdleCloser, is_outage, note_use, query, watch
 from realtime.frames import Frame, Text
 from realtime.management.commands.frames import find_routes
 from realtime.process import process
@@ -824,6 +825,68 @@ async def test_a_connection_is_closed_at_once_after_an_error(monkeypatch, transa
     with pytest.raises(OperationalError):
         await query(lambda: connection.cursor().execute("SELECT nothing"))
     assert closed == ["closed"]
+
+
+async def test_a_use_of_the_database_ends_and_is_counted_once(transactional_db, monkeypatch):
+    touched = []
+    monkeypatch.setattr(IdleCloser, "touch", lambda closer: touched.append(closer))
+    use = DatabaseUse().begin()
+
+    await query(User.objects.count)
+    assert (len(touched), use.used) == (1, False)
+    # What a handler asks without query() is that of its own.
+    await sync_to_async(User.objects.count)()
+    assert use.used
+    for _ in range(2):
+        await use.settle()
+        assert not use.used
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "is_one"),
+    [
+        # SQLITE_BUSY, and two of SQLITE_ERROR and SQLITE_MISUSE, of which each has codes above 255.
+        (OperationalError(), 5, True),
+        (OperationalError(), 257, False),
+        (OperationalError(), 21, False),
+        # PostgreSQL's have no number; psycopg has both classes for a connection that is closed.
+        (OperationalError(), None, True),
+        (InterfaceError(), None, True),
+        (ProgrammingError(), None, False),
+    ],
+)
+def test_what_is_an_outage_and_what_a_mistake(error, code, is_one):
+    error.__cause__ = Exception()
+    if code is not None:
+        error.__cause__.sqlite_errorcode = code
+
+    assert is_outage(error) == is_one
+
+
+async def test_a_connection_is_idle_a_while_after_the_last_use(monkeypatch, until):
+    closed = []
+    monkeypatch.setattr("realtime.database.close_old_connections", lambda: closed.append("closed"))
+    monkeypatch.setattr("realtime.database.IDLE", 10)
+    now = 1000.0
+    monkeypatch.setattr("realtime.database.time", SimpleNamespace(monotonic=lambda: now))
+    waits = []
+
+    async def sleep(seconds):
+        nonlocal now
+        waits.append(seconds)
+        if len(waits) == 1:
+            now += 6
+            closer.touch()
+            now += 4
+        else:
+            now += seconds
+
+    monkeypatch.setattr("realtime.database.asyncio.sleep", sleep)
+    closer = IdleCloser()
+    closer.touch()
+    await closer._task
+
+    assert (waits, closed) == ([10, 6], ["closed"])
 
 
 def test_a_connection_that_is_made_anew_is_watched_once():
