@@ -65,7 +65,7 @@ class Recorder:
 
         Only changes are written, and the sign of life: thousands may be here.
         """
-        beats = time.monotonic() > self._beat_at + BEAT
+        beats = time.monotonic() >= self._beat_at + BEAT
         came = pairs - self._stored.keys()
         left = [self._stored[pair] for pair in self._stored.keys() - pairs]
         if came or left or beats:
