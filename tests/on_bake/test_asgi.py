@@ -1,12 +1,14 @@
 """The middleware around the consumers (Sockets, the Origin check), unknown paths, /healthz, system checks."""
 
 import asyncio
+import contextlib
 import functools
 import subprocess
 import sys
 import threading
 from types import SimpleNamespace
 from typing import Annotated
+from unittest import mock
 
 import msgspec
 import pytest
@@ -39,10 +41,11 @@ from realtime.checks import (
     check_token_user,
 )
 from realtime.consumers import RealtimeConsumer
-from realtime.database import DatabaseUse, IdleCloser, is_outage, note_use, query, watch
+from realtime.database import DatabaseOutage, DatabaseUse, IdleCloser, is_outage, note_use, query, watch
 from realtime.frames import Frame, Text
 from realtime.management.commands.frames import find_routes
-from realtime.process import process
+from realtime.outage import ask_database
+from realtime.process import process, server_loop
 from realtime.socket import client_address, shown, take_token
 
 PATH = "/ws/test/"
@@ -421,6 +424,18 @@ async def test_healthz(async_client, transactional_db):
     response = await async_client.get("/healthz", headers={"host": "10.0.0.7"})
 
     assert (response.status_code, response.json()) == (200, {"database": "ok", "channel_layer": "ok"})
+    # A server that has no socket yet: notify() finds its loop.
+    assert server_loop() is asyncio.get_running_loop()
+
+
+async def test_healthz_tells_no_more_than_the_name_of_an_error(monkeypatch):
+    async def fail(layer):
+        raise ConnectionError("no answer from 10.0.0.8 with the password x")
+
+    monkeypatch.setattr(health.layers, "ask", fail)
+    monkeypatch.setattr(health, "ask_database", lambda: None)
+
+    assert await health.ask_services() == {"database": "ok", "channel_layer": "ConnectionError"}
 
 
 def test_runserver_refuses_with_debug_off():
@@ -861,6 +876,24 @@ def test_what_is_an_outage_and_what_a_mistake(error, code, is_one):
         error.__cause__.sqlite_errorcode = code
 
     assert is_outage(error) == is_one
+
+
+def test_a_question_to_the_database_leaves_no_connection(monkeypatch):
+    """Each thread that asks would keep one."""
+    connection = mock.MagicMock()
+    monkeypatch.setattr("realtime.outage.connection", connection)
+    for outcome in (None, OperationalError()):
+        connection.cursor.side_effect = outcome
+        with contextlib.suppress(OperationalError):
+            ask_database()
+
+    assert connection.close.call_count == 2
+
+
+async def test_an_error_without_words_is_named(caplog):
+    process()[DatabaseOutage].begin(OperationalError())
+
+    assert caplog.messages == ["The database does not answer: OperationalError()"]
 
 
 async def test_a_connection_is_idle_a_while_after_the_last_use(monkeypatch, until):

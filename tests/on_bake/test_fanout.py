@@ -433,6 +433,20 @@ async def test_a_service_that_hangs_is_asked_again(monkeypatch):
     assert len(asked) == 2
 
 
+async def test_a_service_that_is_away_is_asked_now_and_then(monkeypatch):
+    monkeypatch.setattr(outage, "RETRY_EVERY", 0.05)
+    asked = []
+
+    async def ask():
+        asked.append("asked")
+        raise OSError
+
+    outage.Outage(outage.Unavailable, "lost", "back", ask).begin(OSError())
+    await asyncio.sleep(0.12)
+
+    assert 1 <= len(asked) <= 3
+
+
 async def test_a_bad_name_is_refused_at_once(groups):
     with pytest.raises(TypeError, match="Group name"):
         await groups.join("no spaces", Member())

@@ -345,6 +345,14 @@ def test_two_frames_of_one_type_are_refused():
     assert decoder_of([Message, Message, Ping])(frame("message", text="a")) == Message(text="a")
 
 
+def test_the_type_of_a_class_in_a_class_is_its_own_name():
+    class Outer:
+        class InnerFrame(Frame):
+            pass
+
+    assert Outer.InnerFrame.__struct_config__.tag == "inner_frame"
+
+
 @pytest.mark.parametrize(
     ("name", "tag"),
     [("Message", "message"), ("ConnectionEstablished", "connection_established"), ("HTTPError2", "http_error2")],

@@ -338,7 +338,7 @@ def store_message(room_id, user, id, text):
     number = models.PositiveBigIntegerField()
     read_seq = Case(When(read_seq=seq - 1, then=seq), default=F("read_seq"), output_field=number)
     own = Case(When(read_seq=seq - 1, then=0), default=F("own") + 1, output_field=number)
-    Reading.objects.filter(room=room_id, user=user).update(read_seq=read_seq, own=own, changed_at=now)
+    Reading.objects.filter(room=room_id, user=user).update(read_seq=read_seq, own=own)
     return message
 
 

@@ -192,6 +192,13 @@ async def test_a_bad_number_is_refused(enter, room, ann, after):
     assert await receive_seqs(socket, 1) == [1]
 
 
+def test_a_query_string_may_have_any_bytes():
+    consumer = consumers.ListConsumer()
+    consumer.scope = {"query_string": b"after=\xff&listed=7"}
+
+    assert consumer.parameters == {"after": "\xff", "listed": "7"}
+
+
 @pytest.mark.parametrize(("after", "seqs"), [(9, range(10, 21)), (8, range(16, 21)), (0, range(16, 21))])
 async def test_a_page_that_has_missed_too_many_starts_anew(enter, room, ann, monkeypatch, after, seqs):
     monkeypatch.setattr(consumers, "MAX_MISSED", 11)
@@ -853,12 +860,12 @@ async def test_a_room_that_is_deleted_or_closed(enter, room, ann):
     assert await socket.closed_with() == Close.NOT_FOUND
 
 
-def delete_silently(user):
-    """Delete a user as another process does, of which this one has not heard yet."""
+def delete_silently(gone):
+    """Delete a user or a room as another process does, of which this one has not heard yet."""
     with transaction.atomic():
         for model in (Presence, Reading):
-            model.objects.filter(user=user).delete()
-        get_user_model().objects.filter(pk=user.pk)._raw_delete("default")
+            model.objects.filter(**{"room" if isinstance(gone, Room) else "user": gone}).delete()
+        type(gone).objects.filter(pk=gone.pk)._raw_delete("default")
 
 
 async def test_an_account_that_is_deleted_as_it_writes(enter, room, ann, caplog):
@@ -870,6 +877,16 @@ async def test_an_account_that_is_deleted_as_it_writes(enter, room, ann, caplog)
 
     assert await socket.closed_with() == Close.NOT_LOGGED_IN
     assert "Traceback" not in caplog.text
+
+
+async def test_a_room_that_is_deleted_as_somebody_writes(enter, room, ann, seldom):
+    socket = await enter(ann, room)
+    await is_live(socket)
+    await sync_to_async(delete_silently)(room)
+
+    await send(socket)
+
+    assert await socket.closed_with() == Close.NOT_FOUND
 
 
 async def test_a_membership_that_is_given_to_somebody_else(enter, closed_room, ann, ben, seldom):

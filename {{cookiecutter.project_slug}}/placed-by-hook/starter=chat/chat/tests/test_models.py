@@ -31,6 +31,7 @@ from chat.models import (
     post_message,
     record_presence,
 )
+from chat.unread import find_changes
 
 
 def post(room, user, text="hello", id=None):
@@ -79,6 +80,7 @@ def test_nothing_is_unread_below_a_number_that_has_gone_back(room, ben):
     Reading.objects.create(room=room, user=ben, read_seq=5)
 
     assert list_rooms(ben).get(pk=room.pk).unread == 0
+    assert find_changes(timezone.now() - PRESENCE_LIFETIME, {ben.pk})[room.pk, ben.pk].unread == 0
 
 
 def test_an_id_of_somebody_else_is_refused(room, closed_room, ann, ben):
@@ -238,3 +240,19 @@ def test_who_is_here_is_stored_also_when_somebody_is_deleted(room, ann, ben):
 
     assert stored.keys() == {(room.pk, ben.pk)}
     assert get_names_present([room.pk]) == {room.pk: ["ben"]}
+
+
+def test_a_process_that_was_taken_for_dead_by_half(room, ann, ben):
+    process, here = uuid.uuid4(), {(room.pk, ann.pk), (room.pk, ben.pk)}
+    stored = record_presence(process, {}, here, beats=True)
+    Presence.objects.filter(user=ann).delete()
+
+    stored = record_presence(process, stored, here, beats=True)
+
+    assert get_names_present([room.pk]) == {room.pk: ["ann", "ben"]}
+    # While all are there, nothing is stored anew.
+    with CaptureQueriesContext(connection) as queries:
+        record_presence(process, stored, here, beats=True)
+    assert not any("INSERT" in query["sql"] for query in queries)
+    record_presence(process, stored, set(), beats=False)
+    assert not Presence.objects.exists()

@@ -13,10 +13,11 @@ from django.utils import timezone
 
 from chat import rooms, unread
 from chat.frames import RoomState
-from chat.models import Membership, Reading, Room, list_rooms, post_message
-from chat.unread import find_changes, mark_read, parse_time
+from chat.models import Membership, Reading, Room, list_rooms, post_message, take_back
+from chat.unread import Lists, find_changes, mark_read, parse_time
 from realtime.database import query
 from realtime.outage import Unavailable
+from realtime.process import process
 
 LONG_AGO = timezone.now() - timedelta(days=365)
 
@@ -85,6 +86,17 @@ def test_reading_never_goes_back(room, ann, ben):
         read(room, ann, seq)
 
     assert Reading.objects.get().read_seq == 3
+
+
+def test_a_list_shows_that_its_last_message_is_taken_back(room, ann, ben):
+    read(room, ann, 0)
+    post(room, ben, ben)
+    since = timezone.now()
+
+    take_back(room.pk, ben, 1)
+    assert find_changes(since, {ann.pk}) == {}
+    take_back(room.pk, ben, 2)
+    assert find_changes(since, {ann.pk})[room.pk, ann.pk].text == ""
 
 
 def test_a_room_that_nobody_has_opened_counts_nothing(room, ann, ben):
@@ -269,6 +281,35 @@ async def test_a_page_that_comes_back_is_told_what_it_has_missed(open_list, room
     await sync_to_async(post)(room, ben)
 
     await receive_room(await open_list(ann, minutes), 1)
+
+
+async def test_of_two_pages_the_one_that_has_read_more_counts(monkeypatch):
+    """Also when one of them has read on while the database was away."""
+    lists = Lists()
+    monkeypatch.setattr(lists, "look", lambda: None)
+    for seq in (7, 3):
+        lists.mark(1, 1, seq=seq, enters=False)
+    assert lists._marks == {(1, 1): 7}
+
+    async def fail(*arguments):
+        lists.mark(1, 1, seq=9, enters=False)
+        raise Unavailable
+
+    monkeypatch.setattr(unread, "query", fail)
+    with pytest.raises(Unavailable):
+        await lists._store_marks()
+
+    assert lists._marks == {(1, 1): 9}
+
+
+async def test_nothing_is_kept_of_a_list_that_is_gone(open_list, ann):
+    socket = await open_list(ann)
+    assert process()[Lists]._consumers
+
+    await socket.disconnect()
+
+    assert not process()[Lists]._consumers
+    assert not process()[Lists]._arrived
 
 
 async def test_a_list_of_many_rooms_is_paid_for(open_list, open_socket, settings, ann):
