@@ -203,7 +203,7 @@ def test_production_variables(fresh_clone):
         ("DJANGO_SECRET_KEY_FALLBACKS", "one,two", "settings.SECRET_KEY_FALLBACKS", ["one", "two"]),
         pytest.param(
             "DJANGO_ALLOWED_ORIGINS",
-            "https://a.b, https://c.d:8443,",
+            "https://a.b, https://c.d:8443, ",
             "settings.REALTIME_ALLOWED_ORIGINS",
             ["https://a.b", "https://c.d:8443"],
             id="DJANGO_ALLOWED_ORIGINS",

@@ -281,7 +281,8 @@ for name in {list(REFUSED)!r}:
 print(json.dumps(said))
 """
 
-    said = json.loads(run(project, "manage.py", "shell", "--no-imports", "-c", code).stdout)
+    # Before it stands what is printed when one is not refused.
+    said = json.loads(run(project, "manage.py", "shell", "--no-imports", "-c", code).stdout.splitlines()[-1])
 
     assert list(said) == list(REFUSED)
     for name, reason in REFUSED.items():
