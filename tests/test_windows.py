@@ -3,6 +3,7 @@ What can be seen of Windows on another system: a checkout with its line ends, a 
 (tests/probes/windows/), a console of 256 letters, and ASCII where a file is opened without an encoding.
 """
 
+import re
 import subprocess
 import sys
 
@@ -70,3 +71,6 @@ def test_handshake(project, kind):
             with open_client(server, path="ws/bell/") as client:
                 client.send({"type": "message", "text": "Grüße", "id": "1"})
                 assert client.receive()["text"] == "Grüße"
+
+            report = run(project, "manage.py", "handshake", f"{server.url}ws/bell/", env=environ).stdout
+            assert re.search(r"a round trip takes (?!0\.0)\d+\.\d ms", report)

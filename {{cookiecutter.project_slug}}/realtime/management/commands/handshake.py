@@ -529,7 +529,7 @@ class Command(BaseCommand):
         return f"none within {self.timeout:g} s, as of a consumer that sends nothing by itself"
 
     def ping(self):
-        started = time.monotonic()
+        started = time.perf_counter()
         if self.is_ours:
             self.ws.send('{"type": "ping"}')
             if "pong" not in map(type_of, self.frames(self.timeout)):
@@ -539,7 +539,7 @@ class Command(BaseCommand):
             # A server may send much before its pong.
             if not any(pong.is_set() for _ in self.frames(self.timeout, 0.001)):
                 raise Failed("mute")
-        return f"a round trip takes {(time.monotonic() - started) * 1000:.1f} ms"
+        return f"a round trip takes {(time.perf_counter() - started) * 1000:.1f} ms"
 
     def idle(self):
         for _ in self.frames(self.seconds):
