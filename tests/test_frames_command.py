@@ -147,6 +147,9 @@ def test_every_socket_is_in_the_document(document):
     assert list(channels) == [f"/ws/{path}/" for path in [*boards, *tutorials, "chat"]]
     assert channels["/ws/board/{room}/"]["description"] == "A whiteboard for many."
     assert channels["/ws/other/tutorial/{room}/"]["messages"] == {}
+    # What is in braces in an address has to be described.
+    for address, channel in channels.items():
+        assert [*channel["parameters"]] == re.findall(r"{(\w+)}", address)
     assert document["components"]["messages"]["Stroke"]["summary"] == "Draw a line."
 
 

@@ -33,8 +33,8 @@ REFUSED = {
     "my_realtime_site": "it is a file or folder of the project",
     "templates": "it is a file or folder of the project",
     "notes": "it is a file or folder of the project",
-    "about": "it is the address of a page",
-    "orders": "it is the address of a socket",
+    **dict.fromkeys(["about", "faq"], "it is the address of a page"),
+    **dict.fromkeys(["orders", "bills"], "it is the address of a socket"),
     "staticfiles": "it is an app in INSTALLED_APPS",
     # The server's, those of tools and the devices of Windows.
     **dict.fromkeys("healthz htmlcov media psycopg tests build dist node_modules".split(), "it is reserved"),
@@ -264,10 +264,20 @@ def test_a_dry_run_only_shows(project):
 
 def test_a_bad_name_is_refused_in_one_line(project):
     (project / "notes").write_text("A file of the owner's.")
+    pages = 'path("about/", lambda request: HttpResponse()), re_path("^faq/$", lambda request: HttpResponse()),'
     change(
-        project, URLS, ("urlpatterns = [\n", 'urlpatterns = [\n    path("about/", lambda request: HttpResponse()),\n')
+        project,
+        URLS,
+        ("import include, path\n", "import include, path, re_path\n"),
+        ("urlpatterns = [\n", f"urlpatterns = [\n    {pages}\n"),
     )
-    change(project, "chat/routing.py", ('"ws/socket-server/"', '"ws/orders/"'))
+    sockets = 'path("ws/orders/", ChatConsumer.as_asgi()), re_path("^ws/bills/$"'
+    change(
+        project,
+        "chat/routing.py",
+        ("import path\n", "import path, re_path\n"),
+        ('path("ws/socket-server/"', sockets),
+    )
     before = contents(project)
     code = f"""
 import json
