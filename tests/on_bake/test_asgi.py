@@ -173,6 +173,19 @@ def test_any_port_of_localhost_in_development(settings):
 
     assert remedy_of(scope_of("127.0.0.1:8000"), "http://localhost:5173") is None
     assert remedy_of(scope_of("127.0.0.1:8000"), "http://evil.example:5173")
+    assert remedy_of(scope_of("127.0.0.1:8000"), "http://[")
+    # A name of somebody else's that leads here.
+    assert remedy_of(scope_of("evil.example:8000"), "http://evil.example:8000")
+
+    settings.ALLOWED_HOSTS = ["dev.example"]
+    assert remedy_of(scope_of("127.0.0.1:8000"), "http://127.0.0.1:8000")
+
+
+def test_hosts_that_are_addresses_of_ipv6(settings):
+    settings.ALLOWED_HOSTS = ["[2001:db8::1]"]
+
+    for host in ("[2001:db8::1]", "[2001:db8::1]:8000"):
+        assert remedy_of(scope_of(host), f"http://{host}") is None
 
 
 @pytest.mark.parametrize(
@@ -192,6 +205,8 @@ def test_a_proxy_that_ends_tls(settings):
     # The first of two proxies saw the page.
     assert remedy_of(scope_of("a.example", x_forwarded_proto="https, http"), "https://a.example") is None
     assert remedy_of(scope_of("a.example", "wss", x_forwarded_proto="http"), "https://a.example")
+    # As Django has it where the header is missing.
+    assert remedy_of(scope_of("a.example", "wss"), "https://a.example") is None
 
 
 def test_a_proxy_that_names_the_host(settings):

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import pytest
@@ -16,7 +17,7 @@ from realtime.activity import Activity
 from realtime.consumers import TURN, RealtimeConsumer
 from realtime.database import DatabaseOutage, query
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
-from realtime.frames import Frame, FrameError
+from realtime.frames import Frame, FrameError, Pong
 from realtime.process import process
 from realtime.socket import Sockets
 
@@ -573,6 +574,34 @@ async def test_a_task_ends_with_its_socket():
     assert not asyncio.all_tasks() - before
 
 
+async def test_disconnect_comes_after_the_end_of_all_tasks(caplog):
+    order = []
+
+    class Cleaning(Consumer):
+        async def connect(self):
+            await super().connect()
+            await self.start_task(asyncio.sleep(0))
+            order.append(len(self._tasks._tasks))
+            self.start_task(self.work())
+
+        async def work(self):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                order.append("cleaned up")
+
+        async def disconnect(self, code):
+            order.append("disconnected")
+
+    socket = await connect(Cleaning)
+    await socket.disconnect()
+
+    # Nothing is kept of a task that has ended.
+    assert order == [0, "cleaned up", "disconnected"]
+    assert not complaints(caplog)
+
+
 async def test_a_task_that_fails_is_logged_and_its_socket_goes_on(caplog, until):
     socket = await connect()
 
@@ -825,6 +854,24 @@ async def test_disconnect_ends_without_the_channel_layer():
     await socket.send_input({"type": "websocket.disconnect", "code": 1001})
 
     await socket.wait()
+
+
+async def test_there_is_a_line_while_sockets_are_open(caplog, monkeypatch, until):
+    caplog.set_level(logging.INFO, "realtime")
+    monkeypatch.setattr(activity, "REPORT_EVERY", 0.01)
+    process()[Activity].sockets = 120
+
+    await until(lambda: "In 0.01 s: sockets=120 opened=0" in caplog.text)
+
+
+async def test_greetings_and_pongs_say_what_counts_for_pages():
+    counts, limit = process()[Activity], SimpleNamespace(rate=20, burst=200)
+    counts.sockets = 120
+
+    # A consumer may say so itself, and a pong may answer a ping with an id.
+    own = counts.filled({"type": "pong", "max_size": 7}, limit)
+    assert (own["max_size"], own["crowd"]) == (7, 0.1)
+    assert counts.filled(Pong(id="7"), limit).id == "7"
 
 
 async def test_one_line_a_minute(caplog, monkeypatch, until):

@@ -560,6 +560,43 @@ async def test_hints_that_overtake_each_other(room, ann):
     assert consumer.handed_out == ["1", "2", "3", "4"]
 
 
+async def test_a_number_that_no_message_has_is_asked_for_once(monkeypatch):
+    """As after a hint of another database."""
+    asked = []
+
+    async def query(*arguments):
+        asked.append(arguments)
+        return []
+
+    monkeypatch.setattr(feed, "OVERTAKEN", 0.001)
+    monkeypatch.setattr(feed, "query", query)
+    of_room = feed.Feed(1, None)
+    of_room.start(0)
+    of_room.hear_of(5)
+    await asyncio.sleep(0.05)
+
+    assert len(asked) == 1
+
+
+async def test_who_gives_up_a_page_ends_no_other(monkeypatch):
+    asked = asyncio.Event()
+
+    async def query(*arguments):
+        await asked.wait()
+        return [(1, "text")]
+
+    monkeypatch.setattr(feed, "query", query)
+    of_room = feed.Feed(1, None)
+    leaving, staying = (asyncio.create_task(of_room.read_page(0)) for _ in range(2))
+    await asyncio.sleep(0)
+
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    asked.set()
+
+    assert await staying == [(1, "text")]
+
+
 async def test_hints_without_end_are_dropped():
     """Polling makes up for them."""
     told = []

@@ -84,7 +84,7 @@ def test_nobody_bans_themselves(browser, own_room, ann):
 
 
 async def test_a_ban_ends_the_sockets(open_socket, room, ann):
-    socket = await open_socket("/ws/socket-server/open/", user=ann, greeting=False)
+    socket = await open_socket("/ws/socket-server/open/", user=ann)
 
     await Ban.objects.acreate(room=room, user=ann)
 

@@ -3,15 +3,18 @@
 import asyncio
 import uuid
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat import rooms, unread
+from chat.consumers import ListConsumer
 from chat.frames import RoomState
 from chat.models import Membership, Reading, Room, list_rooms, post_message, take_back
 from chat.unread import Lists, find_changes, mark_read, parse_time
@@ -283,6 +286,42 @@ async def test_a_page_that_comes_back_is_told_what_it_has_missed(open_list, room
     await receive_room(await open_list(ann, minutes), 1)
 
 
+def test_memberships_of_a_dump_may_come_before_their_rooms(ann):
+    post_save.send(Membership, instance=Membership(room_id=7, user=ann), created=True, raw=True)
+
+    assert not Reading.objects.exists()
+
+
+async def test_changes_are_told_once_and_from_a_little_before_they_were_asked_for(monkeypatch):
+    state = RoomState(slug="", name="", is_open=True, last_seq=1, unread=1, user="", text="", sent_at="", as_of=0)
+    lists, asked, sent = Lists(), [], []
+
+    async def query(find, since, users):
+        asked.append(since)
+        return {(1, 1): state}
+
+    async def send(state, consumers, is_answer=False):
+        sent.append(is_answer)
+
+    monkeypatch.setattr(unread, "query", query)
+    monkeypatch.setattr(lists, "_send", send)
+    monkeypatch.setattr(lists, "look", lambda: None)
+    now = lists._polled_at = timezone.now()
+    times = [now - timedelta(minutes=minutes) for minutes in (1, 3, 2)]
+    for time in times:
+        page = ListConsumer()
+        page.scope = {"user": SimpleNamespace(pk=1)}
+        lists.enter(page, time)
+    await lists._greet()
+    for _ in range(3):
+        await lists._tell_of_changes()
+
+    # Pages that come together are told of what any of them has missed.
+    assert asked[:2] == [min(times) - unread.MARGIN, now - unread.MARGIN]
+    assert asked[1] < asked[2] < asked[3]
+    assert sent == [True, False]
+
+
 async def test_of_two_pages_the_one_that_has_read_more_counts(monkeypatch):
     """Also when one of them has read on while the database was away."""
     lists = Lists()
@@ -355,6 +394,10 @@ async def test_lists_of_many_rooms_leave_turns_to_others():
 def test_no_time_is_too_early(text):
     """Python knows no time before the year 1, and what is subtracted from it is an error."""
     assert parse_time(text).year == 1970
+
+
+def test_no_time_is_in_the_future():
+    assert parse_time("9" * 14) <= timezone.now()
 
 
 @pytest.mark.parametrize("listed", ["", "x", "9" * 30, "1e3"])

@@ -53,6 +53,7 @@ def test_a_new_room(browser, ann, name, slug, is_open):
     room = Room.objects.get(name=name)
     assert response.headers["Location"] == room.get_absolute_url()
     assert room.slug.startswith(slug)
+    assert len(room.slug) <= len(slug) + 9
     assert room.is_open is is_open
     assert room.owner == ann
     assert list(room.members.all()) == [ann]
@@ -137,6 +138,7 @@ def test_the_admin(client, django_user_model, room, ann):
     assert list(messages.context["cl"].queryset) == [message]
     url = reverse("admin:chat_message_change", args=[message.pk])
 
+    assert client.get(reverse("admin:chat_message_add")).status_code == 403
     assert client.post(reverse("admin:chat_message_delete", args=[message.pk]), {"post": "yes"}).status_code == 403
     assert client.post(url, {"text": ""}).status_code == 302
     message.refresh_from_db()
