@@ -1,5 +1,6 @@
 """What settings.py decides for the whole project: the limits of the README, passwords, paths, its log."""
 
+import importlib
 import logging
 import re
 
@@ -56,6 +57,31 @@ def test_nothing_is_logged_twice_or_not_at_all():
     assert logging.getLogger("django").handlers == []
     # Others had their loggers before there were settings.
     assert not logging.getLogger("asyncio").disabled
+
+
+SCRIPT = """\
+// import("./nowhere.js")
+// To import it is a word of this line, too, and the next one imports.
+import { b } from "./b.js";
+//# sourceMappingURL=a.js.map
+"""
+
+
+def test_what_a_script_names_is_found(tmp_path):
+    """Whatever words a comment has; imports of types in it are left alone."""
+    storage = importlib.import_module(f"{settings.SETTINGS_MODULE.partition('.')[0]}.storage")
+    files = {"a.js": SCRIPT, "a.js.map": "{}", "b.js": "export const b = 1;\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    static = storage.HashedStaticFilesStorage(location=tmp_path, base_url="/static/")
+
+    processed = static.post_process({name: (static, name) for name in files})
+
+    assert [done for *_, done in processed if isinstance(done, Exception)] == []
+    (script,) = tmp_path.glob("a.*.js")
+    text = script.read_text(encoding="utf-8")
+    assert re.search(r'import \{ b \} from "\./b\.\w+\.js"', text)
+    assert re.sub(r"\.[0-9a-f]{12}(?=\.)", "", text) == SCRIPT
 
 
 def test_runserver_says_what_is_missing(settings):
