@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
+from accounts.limits import address_of
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.signing import TimestampSigner, b62_encode
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 
 User = get_user_model()
@@ -45,6 +46,14 @@ def test_a_right_password_and_wrong_ones(ada):
     assert log_in(client, ada.username, PASSWORD).url == HOME
 
 
+def test_a_right_password_is_no_guess(ada):
+    """Of one who uses a new browser each time, too: after so many the account would be locked."""
+    client = browser()
+    for _ in range(11):
+        client.cookies.clear()
+        assert log_in(client, ada.username, PASSWORD).status_code == 302
+
+
 def test_guesses_are_refused_before_anything_is_hashed(ada, monkeypatch):
     """From many addresses, and for a name that nobody has as well."""
     monkeypatch.setattr("django.contrib.auth.backends.ModelBackend.authenticate", lambda *args, **kwargs: None)
@@ -57,6 +66,24 @@ def test_guesses_are_refused_before_anything_is_hashed(ada, monkeypatch):
         assert response.status_code == 429
         assert 0 < int(response.headers["Retry-After"]) <= 15 * 60
         assert "minutes" in response.content.decode()
+
+
+def test_the_cookie_of_a_known_browser(ada, settings):
+    settings.SESSION_COOKIE_SECURE = True
+    client = browser()
+    log_in(client, ada.username, PASSWORD)
+
+    cookie = client.cookies["known_browser"]
+    assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Lax")
+    assert cookie["max-age"] == 365 * 24 * 3600
+
+
+@pytest.mark.parametrize(("trusted", "address"), [(False, "10.0.0.1"), (True, "2001:db8::/64")])
+def test_whose_guesses_they_are(settings, trusted, address):
+    settings.REALTIME_TRUST_PROXY = trusted
+    forwarded = "203.0.113.5, 2001:db8::7"
+
+    assert address_of(RequestFactory().post("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=forwarded)) == address
 
 
 def test_a_browser_that_has_logged_in_before_is_not_locked_out(ada):

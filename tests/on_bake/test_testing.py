@@ -25,6 +25,31 @@ class Member(RealtimeConsumer):
         await self.join("group")
 
 
+async def test_what_is_another_frame_or_refused_fails(open_socket):
+    class Refusing(RealtimeConsumer):
+        async def connect(self):
+            await self.close()
+
+    socket = await open_socket(PATH, application=Sockets(Member.as_asgi()))
+    await socket.send_json_to({"type": "ping"})
+    with pytest.raises(AssertionError, match="pong"):
+        await socket.receive_type("news")
+    with pytest.raises(AssertionError, match="refused with 1000"):
+        await open_socket(PATH, application=Sockets(Refusing.as_asgi()))
+
+
+def test_assert_broadcast_knows_what_was_rolled_back_from_what_waits_besides(db):
+    transaction.on_commit(lambda: None)
+    with (
+        pytest.raises(AssertionError, match="0 frames"),
+        assert_broadcast("group"),
+        contextlib.suppress(ZeroDivisionError),
+        transaction.atomic(),
+    ):
+        notify("group", {"type": "news"})
+        raise ZeroDivisionError
+
+
 def test_assert_broadcast_sees_what_waits_for_a_commit(db):
     """A TestCase never commits: what it did not see there would look as if it was never sent."""
     with assert_broadcast("group", type="news", title="Hello") as frames:

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.urls import reverse
 
 from chat.models import Ban, Block, Membership, Message, Reading, Room, can_join, post_message, take_back
@@ -46,6 +47,18 @@ def test_members_leave(client, own_room, ben):
 def test_the_owner_of_a_closed_room_stays(browser, own_room, ann):
     assert browser.post(reverse("chat:leave", args=["own"])).status_code == 403
     assert can_join(ann, own_room)
+
+    Room.objects.update(is_open=True)
+    assert browser.post(reverse("chat:leave", args=["own"])).status_code == 302
+
+
+def test_only_the_owner_sees_who_is_banned(browser, client, own_room, ann, ben):
+    Ban.objects.create(room=own_room, user=get_user_model().objects.create_user("carl"))
+    assert b"carl" in browser.get(own_room.get_absolute_url()).content
+
+    client.force_login(ben)
+
+    assert b"carl" not in client.get(own_room.get_absolute_url()).content
 
 
 def test_owners_remove_members(browser, own_room, ben):

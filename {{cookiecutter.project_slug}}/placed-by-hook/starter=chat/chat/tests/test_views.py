@@ -1,5 +1,6 @@
 """The pages, and the admin."""
 
+import time
 import uuid
 
 import pytest
@@ -97,7 +98,10 @@ def test_rooms_without_end(browser, ann, ben, room, settings):
 def test_the_page_of_a_room(browser, room):
     response = browser.get(room.get_absolute_url())
 
-    assert response.context["members"] is None
+    assert response.context["members"] is response.context["form"] is None
+    # Who is here for the first time sees no line above what is unread.
+    assert response.context["read_seq"] is None
+    assert abs(response.context["as_of"] - time.time() * 1000) < 60_000
     assert b'"/ws/socket-server/open/"' in response.content
     assert "no-store" in response.headers["Cache-Control"]
 
