@@ -465,3 +465,85 @@ async def test_queue():
     assert first.cancelled()
     assert queue.empty()
     assert queue.waiters == []
+
+
+# Requests of pages
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """
+    Return a coroutine function (application, *messages) that lets one answer a request, and the Semaphore of turns,
+    which has one. messages: types of what the server receives; after the last, nothing more comes.
+    """
+    turns = asyncio.Semaphore(1)
+    monkeypatch.setattr(protocols.Turn, "turns", turns)
+
+    async def ask(application, *messages):
+        waiting = [{"type": type} for type in messages]
+
+        async def receive():
+            return waiting.pop(0) if waiting else await asyncio.Event().wait()
+
+        async def send(message):
+            pass
+
+        await protocols.Turn(application)({"path": "/admin/login/"}, receive, send)
+
+    return ask, turns
+
+
+async def test_a_turn_lasts_from_the_end_of_the_body_to_the_response(ask):
+    ask, turns = ask
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append(turns.locked())
+        await receive()
+        seen.append(turns.locked())
+        await send({"type": "http.response.start"})
+        seen.append(turns.locked())
+
+    await ask(application, "http.request")
+
+    assert seen == [False, True, False]
+    # Nor are there more of them than before.
+    await turns.acquire()
+    assert turns.locked()
+
+
+async def test_a_turn_ends_with_the_request(ask):
+    """As when the view fails, or the client has left."""
+    ask, turns = ask
+
+    async def application(scope, receive, send):
+        await receive()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ask(application, "http.request")
+
+    assert not turns.locked()
+
+
+async def test_a_client_that_leaves_while_it_waits_takes_no_turn(ask):
+    """Which nobody would give back: after some such clients no page would be answered any more."""
+    ask, turns = ask
+    await turns.acquire()
+    received = []
+
+    async def application(scope, receive, send):
+        received.append((await receive())["type"])
+
+    await ask(application, "http.request", "http.disconnect")
+    turns.release()
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    assert received == ["http.disconnect"]
+    assert not turns.locked()
+
+
+def test_what_has_no_thread_waits_for_none():
+    """That of /healthz is answered by middleware: a platform would take a busy server for an ill one."""
+    assert [protocols.has_thread(path) for path in ("/admin/login/", "/nowhere/", "/healthz")] == [True, True, False]
