@@ -185,7 +185,7 @@ async def test_consumers_are_told_what_redis_would_carry(connect):
 
 
 def test_who_is_anonymous_cannot_be_notified(db):
-    for user in (AnonymousUser(), get_user_model()(username="not saved")):
+    for user in (AnonymousUser(), get_user_model()(username="not saved"), "ann", None):
         with pytest.raises(ValueError, match="saved user"):
             notify_user(user, {"type": "news"})
         with pytest.raises(ValueError, match="saved user"):

@@ -82,8 +82,8 @@ def notify_consumers(group: str, message: dict[str, Any]) -> None:
 
 
 def group_of(user: "AbstractBaseUser") -> str:
-    """Return the name of the group of the sockets of `user`. Raises ValueError for one that is anonymous or not saved."""
-    if user.pk is None:
+    """Return the name of the group of the sockets of `user`. Raises ValueError for what is no user that is saved."""
+    if getattr(user, "pk", None) is None:
         raise ValueError(f"Only a saved user can be notified, not {user!r}: of others no socket is known.")
     return user_group(user.pk)
 
