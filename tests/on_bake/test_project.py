@@ -11,9 +11,19 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 
+from realtime import Close
+
 README = (settings.BASE_DIR / "README.md").read_text(encoding="utf-8")
 # How the README counts, where it is not as the settings do.
 UNITS = {"REALTIME_MAX_FRAME_SIZE": 1024, "ACCOUNTS_PERIOD": 60}
+
+
+def test_the_readme_has_the_name_of_each_close_code():
+    table = README.partition("\n## Close codes\n")[2].partition("\n## ")[0]
+    named = {(name, int(code)) for code, name in re.findall(r"(\d{4}) `([A-Z_]+)`", table)}
+
+    # The others are every server's.
+    assert named == {(code.name, code.value) for code in Close if code >= 4000}
 
 
 def test_limits_are_those_of_the_readme():
