@@ -123,6 +123,28 @@ def test_a_forgotten_group_of_packages_is_named(copy):
     assert result.stdout.count("\n") == 1
 
 
+def test_a_second_daphne_is_named(copy):
+    """As every guide to Channels puts it in."""
+    replace(copy / "my_realtime_site" / "settings.py", "INSTALLED_APPS = [\n", 'INSTALLED_APPS = [\n    "daphne",\n')
+
+    result = run(copy, "manage.py", "migrate", check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.startswith("Take daphne out of INSTALLED_APPS: settings.py puts it first")
+    assert result.stdout.count("\n") == 1
+
+
+def test_a_missing_driver_of_postgresql_is_named(copy):
+    """The environment may have it."""
+    replace(copy / "my_realtime_site" / "settings.py", 'find_spec("psycopg', 'find_spec("not_psycopg')
+
+    result = run(copy, "manage.py", "migrate", env={"DATABASE_URL": "postgres://ann@localhost/db"}, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.startswith("DATABASE_URL names PostgreSQL, and psycopg is not installed: `uv sync --extra")
+    assert result.stdout.count("\n") == 1
+
+
 def test_a_forgotten_environment_is_named(copy):
     """-S: without site-packages, as the Python of the system has none of the project's."""
     result = run(copy, "-S", "manage.py", "migrate", check=False)

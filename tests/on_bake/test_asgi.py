@@ -788,6 +788,15 @@ def test_check_refuses_any_host_with_debug_off(settings):
     assert check_allowed_hosts(None) == []
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_check_refuses_what_no_request_has_as_its_host(settings, debug):
+    settings.DEBUG = debug
+    wrong = ["https://example.com", "example.com:8000", "example.com/", "*.example.com", "::1"]
+    settings.ALLOWED_HOSTS = ["example.com", ".example.com", "192.0.2.7", "[::1]", *wrong]
+
+    assert [error.msg.split('"')[1] for error in check_allowed_hosts(None)] == wrong
+
+
 @pytest.mark.parametrize("name", ["realtime.tickets.nothing", "realtime.nowhere.nothing", "nothing", ""])
 def test_check_explains_a_wrong_path_of_tokens(settings, name):
     assert check_token_user(None) == []
@@ -795,6 +804,26 @@ def test_check_explains_a_wrong_path_of_tokens(settings, name):
     settings.REALTIME_TOKEN_USER = name
 
     assert [error.id for error in check_token_user(None)] == ["realtime.E005"]
+
+
+def user_of_token(token, scope):
+    """A token's user, without `async`."""
+
+
+class UserOfToken:
+    async def __call__(self, token, scope):
+        """As a class may be."""
+
+
+asynchronous = UserOfToken()
+
+
+def test_check_asks_for_an_asynchronous_function_of_tokens(settings):
+    settings.REALTIME_TOKEN_USER = f"{__name__}.user_of_token"
+    assert [error.msg for error in check_token_user(None)] == ["REALTIME_TOKEN_USER is not asynchronous."]
+
+    settings.REALTIME_TOKEN_USER = f"{__name__}.asynchronous"
+    assert check_token_user(None) == []
 
 
 def test_check_explains_signed_cookies(settings):

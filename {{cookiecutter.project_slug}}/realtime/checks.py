@@ -1,6 +1,5 @@
 """System checks, which explain what would otherwise be a WebSocket that answers 404, 403 or 500."""
 
-import importlib
 import inspect
 import re
 import sys
@@ -17,7 +16,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLPattern
-from django.utils.module_loading import module_has_submodule
+from django.utils.module_loading import import_string, module_has_submodule
 
 from .asgi import unknown_path
 from .consumers import RealtimeConsumer
@@ -222,23 +221,26 @@ def check_allowed_origins(app_configs, **kwargs):
 
 @checks.register
 def check_allowed_hosts(app_configs, **kwargs):
-    """A site that answers to every host opens its sockets to pages that reach it under a name of their own."""
-    if settings.DEBUG or "*" not in settings.ALLOWED_HOSTS:
-        return []
-    hint = "Name the hosts in DJANGO_ALLOWED_HOSTS; for a phone in the same network, the address of this computer."
-    return [checks.Error('DJANGO_ALLOWED_HOSTS is "*" with debug off.', hint=hint, id="realtime.E004")]
+    """What is no host allows none, and "*" opens the sockets to a page that has the site under a name of its own."""
+    hint = "Write names alone, such as example.com; for a phone in the same network, the address of this computer."
+    return [
+        checks.Error(f'DJANGO_ALLOWED_HOSTS has "{host}", which names no host.', hint=hint, id="realtime.E004")
+        for host in settings.ALLOWED_HOSTS
+        if not (host == "*" and settings.DEBUG) and not re.fullmatch(r"\[.+]|[^/:*]+", host)
+    ]
 
 
 @checks.register
 def check_token_user(app_configs, **kwargs):
-    """REALTIME_TOKEN_USER must be the path of a function."""
-    module, _, name = settings.REALTIME_TOKEN_USER.rpartition(".")
+    """REALTIME_TOKEN_USER must be the path of an asynchronous function."""
     try:
-        getattr(importlib.import_module(module), name)
+        function = inspect.unwrap(import_string(settings.REALTIME_TOKEN_USER))
+        is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        what = "" if is_async else "is not asynchronous."
     except (ImportError, AttributeError, ValueError) as error:
-        hint = "It is the path of an async function (token, scope) that returns a user, (user, expires_at) or None."
-        return [checks.Error(f"REALTIME_TOKEN_USER cannot be imported: {error}", hint=hint, id="realtime.E005")]
-    return []
+        what = f"cannot be imported: {error}"
+    hint = "It is the path of an async function (token, scope) that returns a user, (user, expires_at) or None."
+    return [checks.Error(f"REALTIME_TOKEN_USER {what}", hint=hint, id="realtime.E005")] if what else []
 
 
 @checks.register
@@ -253,10 +255,8 @@ def check_sessions(app_configs, **kwargs):
 @checks.register
 def check_channel_layers(app_configs, **kwargs):
     """Without a channel layer no socket can be opened."""
-    if default_layer():
-        return []
     hint = 'For one process: CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}'
-    return [checks.Error("CHANNEL_LAYERS has no default.", hint=hint, id="realtime.E008")]
+    return [] if default_layer() else [checks.Error("CHANNEL_LAYERS has no default.", hint=hint, id="realtime.E008")]
 
 
 def default_layer():

@@ -92,6 +92,8 @@ if DEBUG:
             "daphne is not installed, and DJANGO_DEBUG is on."
             " To develop: `uv sync`, or `python -m pip install --group dev`. In production: DJANGO_DEBUG=false."
         )
+    if "daphne" in INSTALLED_APPS:
+        sys.exit("Take daphne out of INSTALLED_APPS: settings.py puts it first while DJANGO_DEBUG is on.")
     INSTALLED_APPS.insert(0, "daphne")
 
 MIDDLEWARE = [
@@ -149,6 +151,11 @@ except ValueError:
     sys.exit(
         "DATABASE_URL names no SQLite and no PostgreSQL, or is not understood."
         " Examples: sqlite:///db.sqlite3 or postgres://user:password@host:5432/name"
+    )
+if "postgres" in database["ENGINE"] and not (find_spec("psycopg") or find_spec("psycopg2")):
+    sys.exit(
+        "DATABASE_URL names PostgreSQL, and psycopg is not installed:"
+        " `uv sync --extra postgres`, or `python -m pip install -e '.[postgres]'`."
     )
 if database["ENGINE"] == "django.db.backends.sqlite3":
     if database["NAME"] != ":memory:":
