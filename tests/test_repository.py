@@ -214,6 +214,25 @@ def test_ci_goes_on_without_an_engine_and_new_pythons(ci_run):
     assert asked[-2:] == ["make test", "engine down"]
 
 
+def test_what_the_engine_is_made_of_is_made_once(tmp_path):
+    """And anew where the last time has ended half-way, as without a network."""
+    require(not WINDOWS, "no bash")
+    functions = read(".ci/engine").partition("\ncase ${1:-}")[0]
+    functions += """
+    half() { mkdir "$1"; touch "$1/half"; return 3; }
+    whole() { mkdir "$1"; echo made; }
+    once "$1" "$2"
+    """
+
+    def make(how):
+        command = ["bash", "-c", functions, REPOSITORY / ".ci" / "engine", tmp_path / "root", how]
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+        return result.returncode, result.stdout
+
+    assert [make(how) for how in ("half", "whole", "whole")] == [(3, ""), (0, "made\n"), (0, "")]
+    assert not (tmp_path / "root" / "half").exists()
+
+
 @pytest.mark.skipif(WINDOWS or os.geteuid() != 0, reason="only root installs")
 def test_ci_installs_what_is_missing_or_ends(ci_run):
     code, asked = ci_run(without=["redis-server"])
