@@ -544,6 +544,23 @@ async def test_a_room_is_left_with_its_last_reader(enter, room, ann, until):
     assert not await Presence.objects.aexists()
 
 
+async def test_rooms_are_asked_for_when_somebody_comes_and_now_and_then(monkeypatch):
+    monkeypatch.setattr(rooms, "POLL", 60)
+    monkeypatch.setattr(rooms, "SETTLE", 0.001)
+    open_rooms, asked = rooms.OpenRooms(), []
+    open_rooms.open(1)
+
+    async def ask(room_ids):
+        asked.append(set(room_ids))
+
+    monkeypatch.setattr(open_rooms, "_ask_for_numbers", ask)
+    monkeypatch.setattr(open_rooms, "_ask_who_is_here", ask)
+    open_rooms._look(open_rooms.open(1))
+    await asyncio.sleep(0.05)
+
+    assert asked == [{1}, {1}]
+
+
 async def test_hints_that_overtake_each_other(room, ann):
     """They are put in order without a query."""
     consumer = SimpleNamespace(scope={"user": ann}, handed_out=[])
