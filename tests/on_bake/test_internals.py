@@ -121,7 +121,7 @@ def test_what_protocols_py_overrides_is_called_by_uvicorn(name, uses):
     overridden = {name for name, value in vars(protocol).items() if callable(value) and hasattr(base, name)}
     source = inspect.getsource(base)
     of_others = {"connection_made", "connection_lost", "data_received", "eof_received", "shutdown"}
-    of_httptools = {"on_headers_complete", "on_body", "on_message_complete"}
+    of_httptools = {"on_message_begin", "on_headers_complete", "on_body", "on_message_complete"}
 
     assert overridden & of_others
     assert [name for name in overridden - of_others - of_httptools if f"self.{name}" not in source] == []
