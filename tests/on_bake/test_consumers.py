@@ -342,6 +342,18 @@ async def test_what_connect_sends_comes_first():
     await socket.disconnect()
 
 
+async def test_the_greeting_comes_before_what_is_broadcast_meanwhile():
+    class Talking(Consumer):
+        async def connect(self):
+            await super().connect()
+            await self.broadcast("group", {"type": "news"})
+
+    socket = await connect(Talking)
+
+    assert (await socket.receive_json_from())["type"] == "news"
+    await socket.disconnect()
+
+
 @pytest.fixture
 async def stuck(until):
     """A socket to Slow whose client reads nothing: its task, what the server has taken, how to let it read again."""
