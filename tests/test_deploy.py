@@ -279,7 +279,7 @@ LEFT_OUT = """
 dumps/today.sql.gz chat/db.sqlite3 chat/db.sqlite3-wal old.sqlite chat/site.db conf/production.env .envrc .pypirc
 keys/.ssh/key keys/id_ecdsa conf/credentials.json logs/site.log docker-compose.override.yml Dockerfile.dev
 keys/site.pem keys/id_rsa id_ed25519 keys/id_dsa.old keys/site.p12 site.pfx keys/site.jks conf/client_secret_1.json
-conf/my-credentials-2.json site.dump chat/views.py.bak media/photo.jpg staticfiles/site.css node_modules/x/index.js
+conf/my-credentials-2.json site.dump chat/views.py.bak media/photo.jpg staticfiles/old.css node_modules/x/index.js
 chat/tests/test_views.py chat/__pycache__/views.pyc conftest.py AGENTS.md compose.yaml deploy/nginx.conf
 """.split()
 # What a migration reads, and what pages and settings are made of.
