@@ -240,6 +240,18 @@ async def test_a_request_that_does_not_go_on_is_dropped(serve, until, monkeypatc
     await until(lambda: transport.close.called)
 
 
+async def test_nothing_is_kept_of_a_connection_that_is_reset(serve):
+    """Of those of a flood, each would hold its last packet for a minute."""
+    server = serve(never).protocol
+    server.data_received(b"GET / HTTP/1.1")
+    silence = server.timeout_keep_alive_task
+
+    server.connection_lost(ConnectionResetError())
+
+    assert silence.cancelled()
+    assert server.packet is None
+
+
 async def test_a_request_that_is_not_read_is_kept(serve, until, monkeypatch):
     monkeypatch.setattr(protocols, "SILENCE", 0.01)
     transport = serve(never)

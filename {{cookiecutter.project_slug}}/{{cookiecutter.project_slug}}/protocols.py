@@ -167,6 +167,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
+        # After a reset uvicorn keeps it, and with it all that this connection holds.
+        self._unset_keepalive_if_required()
         if self.answering is not None:
             # uvicorn tells only the last request that came, and others would fail with a traceback.
             self.answering.disconnected = True
@@ -175,6 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.unread += len(data)
         self.packet = data
         super().data_received(data)
+        self.packet = None
         if self.unread > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("The header of the request is too large.")
         if not self.is_whole and not self.transport.is_closing():
