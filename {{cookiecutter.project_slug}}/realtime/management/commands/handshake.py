@@ -173,7 +173,8 @@ HTTP NegotiationError: The server has chosen a subprotocol or an extension that 
     too. accept() takes one of scope["subprotocols"], or none.
 HTTP ValueError: It redirects to what is no URL.
 HTTP OSError: The server has hung up: see its log.
-HTTP InvalidMessage: Is it the port of a web server that speaks HTTP/1.1? One that speaks TLS has https:// or wss://.
+HTTP InvalidMessage: Is it the port of a web server that speaks HTTP/1.1? One that speaks TLS has https:// or wss://,
+    and may want a certificate of the client.
 HTTP InvalidHandshake: A proxy in between changes the headers of the answer.
 crowd: told to wait again and again | The server has no room: ask again later, or add servers.
 mute: no pong of the server | The server is blocked, or a proxy holds frames back.
