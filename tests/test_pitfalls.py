@@ -113,35 +113,30 @@ def test_a_wrong_asgi_application_is_explained(copy, path, says):
     assert "identified 1 issue " in check.stdout
 
 
-def test_a_forgotten_group_of_packages_is_named(copy):
-    replace(copy / "my_realtime_site" / "settings.py", 'find_spec("daphne")', 'find_spec("daphne_is_not_here")')
-
-    result = run(copy, "manage.py", "migrate", check=False)
-
-    assert result.returncode == 1
-    assert result.stdout.startswith("daphne is not installed, and DJANGO_DEBUG is on. To develop: `uv sync`, or")
-    assert result.stdout.count("\n") == 1
+DAPHNE_IS_MISSING = "daphne is not installed, and DJANGO_DEBUG is on. To develop: `uv sync`, or"
+DAPHNE_TWICE = "Take daphne out of INSTALLED_APPS: settings.py puts it first"
+POSTGRESQL = {"DATABASE_URL": "postgres://ann@localhost/db"}
+DRIVER_IS_MISSING = "DATABASE_URL names PostgreSQL, and psycopg is not installed: `uv sync --extra"
 
 
-def test_a_second_daphne_is_named(copy):
-    """As every guide to Channels puts it in."""
-    replace(copy / "my_realtime_site" / "settings.py", "INSTALLED_APPS = [\n", 'INSTALLED_APPS = [\n    "daphne",\n')
+@pytest.mark.parametrize(
+    ("before", "after", "env", "says"),
+    [
+        ('find_spec("daphne")', 'find_spec("daphne_is_not_here")', None, DAPHNE_IS_MISSING),
+        # As every guide to Channels puts it in.
+        ("INSTALLED_APPS = [\n", 'INSTALLED_APPS = [\n    "daphne",\n', None, DAPHNE_TWICE),
+        # The environment may have it.
+        ('find_spec("psycopg', 'find_spec("not_psycopg', POSTGRESQL, DRIVER_IS_MISSING),
+    ],
+    ids=["daphne-is-missing", "daphne-twice", "driver-is-missing"],
+)
+def test_what_settings_refuse_is_said_in_one_line(copy, before, after, env, says):
+    replace(copy / "my_realtime_site" / "settings.py", before, after)
 
-    result = run(copy, "manage.py", "migrate", check=False)
-
-    assert result.returncode == 1
-    assert result.stdout.startswith("Take daphne out of INSTALLED_APPS: settings.py puts it first")
-    assert result.stdout.count("\n") == 1
-
-
-def test_a_missing_driver_of_postgresql_is_named(copy):
-    """The environment may have it."""
-    replace(copy / "my_realtime_site" / "settings.py", 'find_spec("psycopg', 'find_spec("not_psycopg')
-
-    result = run(copy, "manage.py", "migrate", env={"DATABASE_URL": "postgres://ann@localhost/db"}, check=False)
+    result = run(copy, "manage.py", "migrate", env=env, check=False)
 
     assert result.returncode == 1
-    assert result.stdout.startswith("DATABASE_URL names PostgreSQL, and psycopg is not installed: `uv sync --extra")
+    assert result.stdout.startswith(says)
     assert result.stdout.count("\n") == 1
 
 
