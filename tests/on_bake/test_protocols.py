@@ -7,9 +7,11 @@ from unittest import mock
 
 import pytest
 from django.conf import settings
+from django.utils.safestring import SafeString
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 protocols = importlib.import_module(f"{settings.SETTINGS_MODULE.partition('.')[0]}.protocols")
@@ -29,14 +31,14 @@ CLOSE = {"type": "websocket.close", "code": 4404}
 @pytest.fixture
 def connect(until):
     """
-    Return a coroutine function (application, early=b"") that returns a protocol, whose transport is a mock, after a
-    handshake, which `early` has followed at once.
+    Return a coroutine function (application, early=b"", deflate=False) that returns a protocol, whose transport is a
+    mock, after a handshake, which `early` has followed at once.
 
     "parts" of it are what was written, a list of bytes.
     """
 
-    async def connect(application, early=b""):
-        config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off")
+    async def connect(application, early=b"", deflate=False):
+        config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off", ws_per_message_deflate=deflate)
         config.load()
         protocol = protocols.WebSocketProtocol(config, ServerState(), {})
         transport = mock.Mock()
@@ -49,7 +51,8 @@ def connect(until):
 
         protocol.parts = parts
         protocol.connection_made(transport)
-        protocol.handle_connect(Request("/ws/socket-server/", Headers(HANDSHAKE)))
+        extensions = {"Sec-WebSocket-Extensions": "permessage-deflate"} if deflate else {}
+        protocol.handle_connect(Request("/ws/socket-server/", Headers(HANDSHAKE | extensions)))
         if early:
             protocol.data_received(early)
         await until(parts)
@@ -115,6 +118,139 @@ async def test_so_are_answers_to_frames_that_came_together(connect, until):
 
     await until(lambda: protocol.parts()[1:])
     assert protocol.parts()[1:] == [b"\x81\x03one\x81\x03two\x81\x05three"]
+
+
+async def test_text_and_bytes_of_the_same_value_are_different_frames(writes):
+    """The last frame is kept for the next who is sent the same, and Python's hash of both is the same."""
+    texts = [
+        {"text": "one"},
+        {"bytes": b"one"},
+        {"text": SafeString("one")},
+        {"text": "", "bytes": None},
+        {"bytes": b""},
+    ]
+
+    (packet,) = await writes(ACCEPT, *[{"type": "websocket.send"} | text for text in texts])
+
+    assert packet.split(b"\r\n\r\n")[1] == b"\x81\x03one\x82\x03one\x81\x03one\x81\x00\x82\x00"
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("letter", ["a", "ä", "😀", b"a"])
+async def test_frames_are_those_of_websockets(size, letter):
+    data = letter * size
+    opcode, payload = (Opcode.BINARY, data) if isinstance(data, bytes) else (Opcode.TEXT, data.encode())
+
+    assert protocols.frame_of(data) == Frame(opcode, payload).serialize(mask=False)
+
+
+async def test_half_a_surrogate_pair_is_refused():
+    """Browsers close a socket that carries one."""
+    with pytest.raises(UnicodeEncodeError):
+        protocols.frame_of("\ud83d")
+
+
+async def test_what_goes_to_many_becomes_a_frame_once(connect, until):
+    broadcast, before = asyncio.Event(), protocols.frame_of.cache_info().misses
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await broadcast.wait()
+        await send({"type": "websocket.send", "text": "to all of them"})
+        await receive()
+
+    members = [await connect(application) for _ in range(3)]
+    broadcast.set()
+
+    for member in members:
+        await until(lambda: member.parts()[1:] == [b"\x81\x0eto all of them"])  # noqa: B023
+    assert protocols.frame_of.cache_info().misses == before + 1
+
+
+async def test_who_has_asked_for_compression_is_sent_it(connect, until):
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await send(HELLO)
+        await receive()
+
+    protocol = await connect(application, deflate=True)
+
+    await until(lambda: b"\r\n\r\n\xc1" in b"".join(protocol.parts()))
+    assert b"Hello" not in b"".join(protocol.parts())
+
+
+async def test_nothing_can_be_sent_to_a_client_that_is_gone(connect, until):
+    """An application learns it by OSError, says ASGI."""
+    gone, errors = asyncio.Event(), []
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await gone.wait()
+        try:
+            await send(HELLO)
+        except OSError as error:
+            errors.append(error)
+
+    protocol = await connect(application)
+    protocol.connection_lost(None)
+    gone.set()
+
+    await until(lambda: errors)
+    assert len(protocol.parts()) == 1
+
+
+async def test_nor_after_a_close(connect, until):
+    errors = []
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await send(CLOSE)
+        try:
+            await send(HELLO)
+        except RuntimeError as error:
+            errors.append(error)
+
+    protocol = await connect(application)
+
+    await until(lambda: errors)
+    assert b"Hello" not in b"".join(protocol.parts())
+
+
+async def test_who_sends_to_a_slow_client_waits(connect, until):
+    """Its memory would have no bound."""
+    begin, sent = asyncio.Event(), []
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await begin.wait()
+        await send(HELLO)
+        sent.append(True)
+
+    protocol = await connect(application)
+    protocol.pause_writing()
+    begin.set()
+    await asyncio.sleep(0.01)
+    assert not sent
+
+    protocol.resume_writing()
+    await until(lambda: sent)
+    assert protocol.parts()[1:] == [b"\x81\x05Hello"]
+
+
+async def test_a_transport_that_fails_does_not_hold_up_the_others(connect, until):
+    first, second = await connect(echo), await connect(echo)
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    first.transport.transport.write.side_effect = RuntimeError("The first fails.")
+
+    for protocol in (first, second):
+        protocol.data_received(masked(b"one"))
+
+    await until(lambda: second.parts()[1:] == [b"\x81\x03one"])
+    assert [str(error) for error in errors] == ["The first fails."]
+    first.transport.transport.write.side_effect = None
+    first.data_received(masked(b"two"))
+    await until(lambda: first.parts()[-1] == b"\x81\x03two")
 
 
 async def test_no_more_than_a_little_waits_to_be_written(writes):
