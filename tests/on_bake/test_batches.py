@@ -57,6 +57,22 @@ async def test_what_comes_meanwhile_is_one_call(calls, until):
     assert calls.made == [["a"], ["b", "c", "d"]]
 
 
+async def test_a_call_waits_some_turns_for_more(calls):
+    """A hop to the database costs more than a turn of the event loop, in each of which some of a crowd come."""
+    calls.go.set()
+    batcher = Batcher(calls, 100, turns=2)
+
+    async def come(turn):
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        return await batcher.add(str(turn))
+
+    assert await asyncio.gather(*map(come, range(6))) == list("012345")
+
+    assert calls.made[0] == ["0", "1", "2"]
+    assert len(calls.made) < 6
+
+
 async def test_a_call_carries_no_more_than_it_may(calls):
     calls.go.set()
 

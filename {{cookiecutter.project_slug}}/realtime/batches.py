@@ -11,11 +11,12 @@ class Batcher:
     Makes one call after the other, in order, each for all items that have come meanwhile.
 
     call: a coroutine function that takes a list of items and returns a list of their results, or None. limit: what the
-    items of one call may weigh; weigh: a function that returns the weight of one.
+    items of one call may weigh; weigh: a function that returns the weight of one. turns: of the event loop that a call
+    waits for more items, each a few hundred microseconds under load, and nothing without.
     """
 
-    def __init__(self, call, limit, weigh=lambda item: 1):
-        self._call, self._limit, self._weigh = call, limit, weigh
+    def __init__(self, call, limit, weigh=lambda item: 1, turns=0):
+        self._call, self._limit, self._weigh, self._turns = call, limit, weigh, turns
         self._waiting, self._task = deque(), None
 
     def add(self, item):
@@ -27,11 +28,13 @@ class Batcher:
         return result
 
     async def _work(self):
-        while batch := self._next():
+        while batch := await self._next():
             await self._do(batch)
 
-    def _next(self):
+    async def _next(self):
         """Return the next pairs of an item and its future, without those whose caller has given up."""
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
         batch, weight = [], 0
         while self._waiting and weight < self._limit:
             item, result = self._waiting.popleft()

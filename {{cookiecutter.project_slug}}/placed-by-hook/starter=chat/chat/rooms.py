@@ -60,7 +60,7 @@ class PlaceBatcher(Batcher):
 
     def __init__(self, look_up):
         self._look_up = look_up
-        super().__init__(self._look_up_all, BATCH)
+        super().__init__(self._look_up_all, BATCH, turns=2)
 
     async def _look_up_all(self, pairs):
         places = await query(self._look_up, list(set(pairs)))
