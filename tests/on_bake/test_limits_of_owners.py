@@ -157,7 +157,7 @@ async def test_a_broadcast_to_hundreds_costs_more_than_one_to_ten(clock):
     limit = limit_of(OFFICE, 20, 200)
     for members, cost in ((0, 0), (99, 0), (100, 1), (250, 2), (2000, 20)):
         before = [bucket.tokens for bucket in limit._buckets]
-        limit.charge_broadcast(members)
+        limit.charge(members=members)
         assert [a - b.tokens for a, b in zip(before, limit._buckets, strict=True)] == [cost, cost]
 
 

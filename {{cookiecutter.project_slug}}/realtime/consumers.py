@@ -178,7 +178,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         this socket gets it, too, if it has joined. Code that is no consumer has realtime.notify().
         """
         sender = None if to_self else self._outbox.identify()
-        self._limit.charge_broadcast(self._fanout.count(group))
+        self._limit.charge(members=self._fanout.count(group))
         await self._fanout.send(group, broadcast_of(group, frames.encode(frame), sender))
 
     def deliver(self, broadcast: Broadcast) -> None:

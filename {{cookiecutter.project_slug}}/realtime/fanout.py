@@ -138,8 +138,9 @@ class Fanout:
         message: of `broadcast_of()`, or another dict with "group" and the "type" of a handler method of consumers.
         Raises TypeError for a bad name, ChannelLayerUnavailable.
         """
-        self.layer.require_valid_group_name(name)
-        if self.count(name) > TURN:
+        if name not in self.groups:
+            self.layer.require_valid_group_name(name)
+        elif self.count(name) > TURN:
             # The call is outside: with a layer that is away, all would wait for all before them.
             async with self._turn:
                 await asyncio.sleep(0)
@@ -204,6 +205,9 @@ class Fanout:
             del self.groups[name]
 
     async def _call(self, function, *arguments):
+        if self._local_groups is not None:
+            # What is in this process is never away.
+            return await function(*arguments)
         return await self.outage.retry(self._call_once, function, *arguments)
 
     async def _call_once(self, function, *arguments):
@@ -273,10 +277,7 @@ class Fanout:
     def _deliver(self, message):
         """Hand `message` to the members of its group."""
         if "group" not in message:
-            logger.error(
-                "%r was sent with group_send() to a group that sockets are in through join(): use broadcast() there.",
-                message["type"],
-            )
+            logger.error("%r was sent with group_send() to a group of join(): use broadcast() there.", message["type"])
             return
         if message.get("version", VERSION) > VERSION:
             logger.warning("A message %r of a later release is not understood", message["type"])

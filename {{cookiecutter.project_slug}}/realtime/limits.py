@@ -165,13 +165,12 @@ class Limit:
         for bucket in self._buckets:
             bucket.tokens -= cost
 
-    def charge(self, size):
-        """Count an answer of `size` bytes as size / CHARGED frames."""
-        self.spend(size / CHARGED)
-
-    def charge_broadcast(self, members):
-        """Count a broadcast to so many members, who all have to be written to; one to less than hundred is free."""
-        self.spend(members // CHARGED_MEMBERS)
+    def charge(self, size=0, members=0):
+        """
+        Count what a frame has led to as further frames: an answer of `size` bytes, size / CHARGED; a broadcast to so many
+        members, who all have to be written to, members / CHARGED_MEMBERS, so that one to less than hundred is free.
+        """
+        self.spend(size / CHARGED + members // CHARGED_MEMBERS)
 
     @property
     def is_abused(self):

@@ -30,11 +30,9 @@ def process() -> Process:
     It is kept at the loop, and goes with it: tests and commands have many loops in one process.
     """
     loop: Any = asyncio.get_running_loop()
-    try:
-        return loop._realtime
-    except AttributeError:
+    if not hasattr(loop, "_realtime"):
         loop._realtime = Process()
-        return loop._realtime
+    return loop._realtime
 
 
 def serve():
