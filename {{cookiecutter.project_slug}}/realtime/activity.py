@@ -49,7 +49,7 @@ class Activity(Counter):
         bounds = {"max_size": settings.REALTIME_MAX_FRAME_SIZE, "crowd": self.crowd}
         bounds |= {"frames_per_second": limit.rate, "frame_burst": limit.burst}
         if type(frame) is Pong and frame.id is None:
-            return encode_pong(**bounds)
+            return encode_pong(*bounds.values())
         return bounds | frame if is_dict else replace(frame, **bounds)
 
     async def _report(self):
@@ -63,6 +63,6 @@ class Activity(Counter):
 
 
 @lru_cache(maxsize=100)
-def encode_pong(**bounds):
+def encode_pong(max_size, crowd, rate, burst):
     """Return a pong as JSON: most frames of a process are pongs, and its sockets are all told the same."""
-    return encode(Pong(**bounds))
+    return encode(Pong(max_size=max_size, crowd=crowd, frames_per_second=rate, frame_burst=burst))

@@ -63,7 +63,7 @@ MAX_FRAGMENTS = 1024
 # Bytes of one socket that are taken before the others have their turn: hundreds of frames, if they are small.
 TURN = 2**12
 # Sockets that are closed in a second when the server is stopped, and seconds that this takes at most: it has 10.
-CLOSED_PER_SECOND = 1000
+CLOSED_PER_SECOND = 4000
 MAX_SPREAD = 5
 # Bytes for one socket that are written at once, and not at the end of a turn of the event loop.
 MAX_UNWRITTEN = 2**14
