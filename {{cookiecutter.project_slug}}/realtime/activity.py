@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 REPORT_EVERY = 60  # seconds
 
 # Sockets that a fast process greets in a second; a return is spread accordingly. In a slower one they wait for a turn.
-GREETINGS_PER_SECOND = 1000
+GREETINGS_PER_SECOND = 2000
 
 
 class Activity(Counter):
