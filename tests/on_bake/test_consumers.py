@@ -1,9 +1,11 @@
 """The base consumer: frames in and out, groups, tasks, limits, however a socket ends."""
 
 import asyncio
+import gc
 import logging
 import re
 import sys
+import weakref
 from itertools import pairwise
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
@@ -14,6 +16,7 @@ from django.db import DatabaseError, OperationalError, connection
 
 from realtime import Close, activity, outage
 from realtime.activity import Activity
+from realtime.authentication import Authentication
 from realtime.consumers import TURN, RealtimeConsumer
 from realtime.database import DatabaseOutage, query
 from realtime.fanout import ChannelLayerUnavailable, broadcast_of, get_fanout
@@ -947,3 +950,44 @@ async def test_the_log_has_the_code_that_the_client_has_seen(caplog):
         await socket.disconnect(1001)
 
     assert "closed with 1001 after 0." in caplog.messages[-1]
+
+
+# Memory
+
+
+async def test_nothing_of_a_socket_waits_for_the_garbage_collector():
+    """It would keep all of it, some 25 KB, until it next goes through what all the other sockets hold."""
+    held = []
+
+    class Held(Consumer):
+        # A bucket that is not full has a timer.
+        frames_per_second = None
+
+        async def connect(self):
+            await super().connect()
+            held.extend(map(weakref.ref, (self, self.socket, self._outbox, self._use, self._limit, self._tasks)))
+
+        async def receive_frame(self, frame):
+            await self.broadcast("group", {"type": "news"})
+            self.start_task(asyncio.Event().wait())
+
+    async def send(message):
+        pass
+
+    async def visit():
+        frames = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"type": "do", "what": ""}'}]
+        messages = iter([*frames, {"type": "websocket.disconnect", "code": 1001}])
+        receive = AsyncMock(side_effect=lambda: next(messages))
+        scope = {"type": "websocket", "path": "/", "headers": [], "client": ("127.0.0.1", 1), "subprotocols": []}
+        await Sockets(Authentication(Held.as_asgi()))(scope, receive, send)
+
+    gc.disable()
+    try:
+        # What the first one starts for all of the process has its context.
+        for _ in range(2):
+            held.clear()
+            await asyncio.create_task(visit())
+            await asyncio.sleep(0)
+        assert [reference() for reference in held] == [None] * 6
+    finally:
+        gc.enable()

@@ -49,7 +49,7 @@ class DatabaseUse:
         self.used = False
 
     def begin(self):
-        self._token = _current.set(self)
+        _current.set(self)
         return self
 
     async def settle(self, error=None):
@@ -65,7 +65,8 @@ class DatabaseUse:
             raise DatabaseUnavailable from error
 
     async def __aenter__(self):
-        return self.begin()
+        self._token = _current.set(self)
+        return self
 
     async def __aexit__(self, error_type, error, traceback):
         _current.reset(self._token)

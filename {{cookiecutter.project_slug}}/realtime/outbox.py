@@ -87,6 +87,8 @@ class Outbox:
         """End all writing."""
         self.closed = True
         self.clear()
+        # A cycle would wait for the garbage collector, which goes through all that the other sockets hold.
+        self._overflow = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -42,7 +42,8 @@ class Sockets:
 
     @markcoroutinefunction
     def __call__(self, scope, receive, send):
-        return Socket(dict(scope), receive, send).run(self.application)
+        scope = dict(scope)
+        return Socket(scope, receive, send).run(self.application, scope)
 
 
 class Socket:
@@ -61,17 +62,17 @@ class Socket:
         self.outbox = Outbox(send, self.activity, self._overflow)
         self.user = self.owner = self.code = None
         self.accepted = self.counts_itself = self._opened = self._connected = self._ended = self._aborted = False
-        self._scope, self.server_receive, self._send = scope, receive, send
+        self.server_receive, self._send = receive, send
         scope["realtime"] = self
 
-    async def run(self, application):
+    async def run(self, application, scope):
         self._task = asyncio.current_task()
         started = time.monotonic()
         try:
             if self.token is not None and self._protocols == []:
                 self.log(logging.WARNING, "refused: a browser with bearer.<token> must offer another protocol, too")
                 return await self.send({"type": "websocket.close"})
-            await application(self._scope, self.receive, self.send)
+            await application(scope, self.receive, self.send)
         except Unavailable:
             await self.close(Close.COME_BACK)
         except StopConsumer:

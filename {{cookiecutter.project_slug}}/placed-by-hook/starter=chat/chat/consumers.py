@@ -148,6 +148,8 @@ class ChatConsumer(ListConsumer):
         await super().disconnect(code)
         if self.reader is not None:
             await process()[OpenRooms].leave(self.room, self.reader)
+            # Each has the other, and would wait for the garbage collector.
+            self.reader = None
 
     async def post(self, frame):
         """Store a message. The feed sends it to everybody in the room, this page too."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import uuid
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 
@@ -148,6 +150,22 @@ async def test_greets(enter, room, ann):
         "last_seq": 3,
         "edits": 0,
     }
+
+
+async def test_a_page_that_has_gone_is_forgotten(enter, room, ann, until):
+    """Not when the garbage collector next goes through what all the others hold."""
+    page = await enter(ann, room)
+    await receive(page, "connection_established")
+    (reader,) = process()[rooms.OpenRooms].open(room.pk).readers
+    held = [weakref.ref(reader), weakref.ref(reader.consumer)]
+    del reader
+
+    gc.disable()
+    try:
+        await page.disconnect()
+        await until(lambda: [reference() for reference in held] == [None, None])
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
