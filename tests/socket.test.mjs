@@ -471,8 +471,8 @@ test("a token function that fails too late ends no other attempt", async () => {
 
 // Back-off
 
-test("waits are random between 0 and a bound that doubles up to 30 s", () => {
-  const bounds = [0.5, 1, 2, 4, 8, 16, 30, 30, 30];
+test("waits are random between 0 and a bound that grows by half up to 30 s", () => {
+  const bounds = [0.5, 0.75, 1.125, 1.6875, 2.5313, 3.7969, 5.6953, 8.543, 12.8145, 19.2217, 28.8325, 30, 30];
   for (const factor of [0, 0.5, 0.999]) {
     random = factor;
     const socket = greeted();
@@ -494,7 +494,7 @@ test("a server that greets and drops is not asked more and more often", () => {
     waits.push(timeToNextAttempt());
     FakeWebSocket.last.serverSends(GREETING);
   }
-  assert.deepEqual(waits, [250, 500, 1000, 2000]);
+  assert.deepEqual(waits, [250, 375, 563, 844]);
 });
 
 test("an answer to the first ping, after 5 s, makes the next wait short again", () => {
@@ -526,10 +526,10 @@ test("open() after the end begins with a short wait", () => {
 
 test("the window is that of the crowd until the attempts' own is larger; 5 s until the server has named one", () => {
   for (const [crowd, bounds] of [
-    [undefined, [5, 5, 5, 5, 8, 16, 30, 30]],
-    [2, [2, 2, 2, 4, 8, 16, 30, 30]],
+    [undefined, [5, 5, 5, 5, 5, 5, 5.6953, 8.543]],
+    [2, [2, 2, 2, 2, 2.5313, 3.7969, 5.6953]],
     [60, [60, 60]],
-    [0, [0.5, 1]],
+    [0, [0.5, 0.75]],
   ]) {
     const socket = opened();
     FakeWebSocket.last.serverSends({ ...GREETING, crowd });
@@ -590,7 +590,7 @@ test("an attempt that was told to wait is none", () => {
     FakeWebSocket.last.serverCloses(1006);
     waits.push(timeToNextAttempt());
   }
-  assert.deepEqual(waits, [250, 500, 500, 500, 1000, 2000]);
+  assert.deepEqual(waits, [250, 375, 375, 375, 563, 844]);
   socket.close();
 });
 
@@ -706,11 +706,11 @@ test("after 4429 it waits until the server's bucket is full again", () => {
   // What is no number of frames changes nothing.
   FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: 0 });
   FakeWebSocket.last.serverCloses(4429);
-  assert.equal(timeToNextAttempt(), 30 * SECOND + 500);
+  assert.equal(timeToNextAttempt(), 30 * SECOND + 375);
   // Without a limit it was for too many sockets.
   FakeWebSocket.last.serverSends({ ...GREETING, frames_per_second: null });
   FakeWebSocket.last.serverCloses(4429);
-  assert.equal(timeToNextAttempt(), 1000);
+  assert.equal(timeToNextAttempt(), 563);
   socket.close();
 });
 
@@ -1013,13 +1013,13 @@ for (const first of ['{"message": "hello"}', "<p>hello</p>", new ArrayBuffer(3)]
 test("5 s make its connection a good one", () => {
   opened();
   const waits = [];
-  for (const seconds of [4, 4, 4, 4, 4, 6, 6]) {
+  for (const seconds of [4, 4, 4, 4, 4, 4, 4, 6, 6]) {
     FakeWebSocket.last.serverSends("<p>hello</p>");
     advance(seconds * SECOND);
     FakeWebSocket.last.serverCloses(1006);
     waits.push(timeToNextAttempt());
   }
-  assert.deepEqual(waits, [2500, 2500, 2500, 2500, 4000, 2500, 2500]);
+  assert.deepEqual(waits, [2500, 2500, 2500, 2500, 2500, 2500, 2848, 2500, 2500]);
 });
 
 // Frames// Frames

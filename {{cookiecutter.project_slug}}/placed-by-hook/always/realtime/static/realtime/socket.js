@@ -43,7 +43,8 @@ const PING_INTERVAL = 25_000;
 const FIRST_PING = 5_000;
 /** The wait for the next attempt is random between 0 and a window, which is the server's `crowd` or, if larger, this… */
 const MIN_WINDOW = 500;
-/** …doubled with each attempt since the last good connection, up to this. */
+/** …half as long again with each attempt since the last good connection, up to this. A few short waits by chance must not
+ *  make a long one. */
 const MAX_WINDOW = 30_000;
 /** Waited in addition after NOT_LOGGED_IN: a login closes the sockets of the old session before the browser has the
  *  new cookie. */
@@ -319,7 +320,7 @@ export class ReconnectingSocket extends TypedEventTarget {
     if (code >= 4400 && code <= 4499 && !isLogin && !isLater) return this.close({ code, reason });
 
     // Full jitter: after a restart the server's clients do not all return in the same instant.
-    const window = Math.max(milliseconds(this.#told.crowd), Math.min(MAX_WINDOW, MIN_WINDOW * 2 ** this.#attempts));
+    const window = Math.max(milliseconds(this.#told.crowd), Math.min(MAX_WINDOW, MIN_WINDOW * 1.5 ** this.#attempts));
     if (!this.#isQueued || this.#state === "open") this.#attempts += 1;
     this.#hasTriedAgain ||= isLogin;
     this.#drop();
