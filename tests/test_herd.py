@@ -126,8 +126,8 @@ def test_a_client_that_has_left_before_it_is_accepted_costs_no_handshake(server)
 
 
 def test_the_garbage_collector_leaves_alone_what_stays(narrow):
-    # Otherwise it goes through all of Django again with every thousand sockets: a fifth of a handshake. What the sockets
-    # hold takes it half a second with 5,000 of them, several times while they come.
+    # Otherwise it goes through all of Django again with every thousand sockets: a fifth of a handshake. With 5,000 of
+    # them, what they hold takes it half a second, several times while they come.
     load = f"import gc; from {slug_of(narrow)}.__main__ import load; load()"
     load += "; print(gc.get_freeze_count(), gc.get_threshold()[2])"
 
