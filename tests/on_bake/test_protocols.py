@@ -520,6 +520,26 @@ async def test_a_client_that_has_vanished_is_dropped(connect, until, monkeypatch
     await until(lambda: protocol.transport.abort.called)
 
 
+async def test_the_garbage_of_many_that_have_ended_is_collected(connect, monkeypatch):
+    """Consumers may have made cycles, 25 KB of each, and full collections of their own accord are rare."""
+    collect = mock.Mock()
+    monkeypatch.setattr(protocols.gc, "collect", collect)
+    monkeypatch.setattr(protocols, "MAX_ENDED", 2)
+    monkeypatch.setattr(protocols.WebSocketProtocol, "ended", 0)
+    first, *others = [await connect(echo) for _ in range(7)]
+    for protocol in others:
+        protocol.connections = first.connections
+        first.connections.add(protocol)
+    collected = []
+
+    for protocol in others:
+        protocol.connection_lost(None)
+        collected.append(collect.call_count)
+
+    # 6, 5, 4, 3, 2 and 1 are open.
+    assert collected == [0, 0, 0, 0, 1, 1]
+
+
 async def test_what_is_left_of_a_client_that_has_gone_is_not_taken(connect):
     protocol = await connect(echo)
     protocol.data_received(masked(b"x" * 100) * 200)

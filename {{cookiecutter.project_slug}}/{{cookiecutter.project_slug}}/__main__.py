@@ -94,7 +94,7 @@ def load():
     # of a handshake.
     gc.freeze()
     # So does what sockets hold, which takes it half a second with 5,000 of them, several times in a crowd, and nothing else
-    # runs meanwhile. A socket that ends leaves it nothing to find.
+    # runs meanwhile. What a socket leaves is freed without it, or by protocols.py, when many have ended.
     gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
     return application
 

@@ -1,6 +1,7 @@
 """uvicorn's protocols, HTTP and WebSocket, with the bounds on memory and work that they lack."""
 
 import asyncio
+import gc
 import logging
 import random
 import select
@@ -67,6 +68,8 @@ CLOSED_PER_SECOND = 4000
 MAX_SPREAD = 5
 # Bytes for one socket that are written at once, and not at the end of a turn of the event loop.
 MAX_UNWRITTEN = 2**14
+# Sockets that may end, beside as many as are open, before the garbage collector goes through all there is.
+MAX_ENDED = 5000
 # Seconds after the end in which a client may read what is left. One that reads nothing would stay connected for ever.
 LINGER = 5
 
@@ -345,6 +348,9 @@ class Writer:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
+    # Since the garbage collector went through all there is, in this process.
+    ended = 0
+
     def connection_made(self, transport):
         self.queue = Queue()
         self.logger = self.conn.logger = logger
@@ -361,6 +367,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         for timer in (self.abort_timer, self.turn):
             if timer is not None:
                 timer.cancel()
+        WebSocketProtocol.ended += 1
+        if self.ended > len(self.connections) + MAX_ENDED:
+            # What consumers have made cycles of would wait for long: load() in __main__.py lets full collections wait.
+            WebSocketProtocol.ended = 0
+            gc.collect()
 
     def eof_received(self):
         # The transport closes now, without asking its Writer.
