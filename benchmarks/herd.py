@@ -60,8 +60,10 @@ def main():
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most < options.pages * 2 + 500:
-        sys.exit(f"{options.pages} pages need more open files than {most}: `ulimit -n`.")
+    # nginx has two for each page.
+    needed = options.pages * (2 if options.by == "proxy" or options.processes > 1 else 1) + 500
+    if most < needed:
+        sys.exit(f"{options.pages} pages need {needed} open files, and {most} are allowed: `ulimit -n`.")
     try:
         figures = measure(options)
     finally:
