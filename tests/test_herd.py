@@ -125,15 +125,8 @@ def test_a_client_that_has_left_before_it_is_accepted_costs_no_handshake(server)
     assert server.log.count("/ws/socket-server/gone/ of") <= 2
 
 
-def test_the_garbage_collector_leaves_alone_what_stays(narrow):
-    # Otherwise it goes through all of Django again with every thousand sockets: a fifth of a handshake. With 5,000 of
-    # them, what they hold takes it half a second, several times while they come.
-    load = f"import gc; from {slug_of(narrow)}.__main__ import load; load()"
-    load += "; print(gc.get_freeze_count(), gc.get_threshold()[2]); gc.set_threshold(700, 10, 99)"
-    # A collector that goes through a part at a time has no such threshold.
-    load += "; print(gc.get_threshold()[2] == 99)"
+def test_the_garbage_collector_leaves_alone_what_is_loaded(narrow):
+    # Otherwise it goes through all of Django again with every thousand sockets: a fifth of a handshake.
+    load = f"import gc; from {slug_of(narrow)}.__main__ import load; load(); print(gc.get_freeze_count())"
 
-    frozen, collections, has_threshold = run(narrow, "-c", load, env=LOCAL_PRODUCTION).stdout.split()
-
-    assert int(frozen) > 50_000
-    assert int(collections) >= 1000 or has_threshold == "False"
+    assert int(run(narrow, "-c", load, env=LOCAL_PRODUCTION).stdout) > 50_000

@@ -1,8 +1,10 @@
 """What protocols.py writes to a WebSocket, and when."""
 
 import asyncio
+import gc
 import importlib
 import socket
+import weakref
 from unittest import mock
 
 import pytest
@@ -31,16 +33,16 @@ CLOSE = {"type": "websocket.close", "code": 4404}
 @pytest.fixture
 def connect(until):
     """
-    Return a coroutine function (application, early=b"", deflate=False) that returns a protocol, whose transport is a
-    mock, after a handshake, which `early` has followed at once.
+    Return a coroutine function (application, early=b"", deflate=False, state=None) that returns a protocol, whose
+    transport is a mock, after a handshake, which `early` has followed at once. state: the server's, a ServerState.
 
     "parts" of it are what was written, a list of bytes.
     """
 
-    async def connect(application, early=b"", deflate=False):
+    async def connect(application, early=b"", deflate=False, state=None):
         config = Config(application, ws=protocols.WebSocketProtocol, lifespan="off", ws_per_message_deflate=deflate)
         config.load()
-        protocol = protocols.WebSocketProtocol(config, ServerState(), {})
+        protocol = protocols.WebSocketProtocol(config, state or ServerState(), {})
         transport = mock.Mock()
         transport.is_closing.return_value = False
         protocol.socket = mock.Mock()
@@ -235,6 +237,18 @@ async def test_who_sends_to_a_slow_client_waits(connect, until):
     protocol.resume_writing()
     await until(lambda: sent)
     assert protocol.parts()[1:] == [b"\x81\x05Hello"]
+
+
+def test_a_loop_that_has_ended_is_forgotten():
+    """And with it all that realtime keeps there."""
+    loop = asyncio.new_event_loop()
+    protocols.flusher_of(loop)
+    loop.close()
+    ended = weakref.ref(loop)
+    del loop
+    gc.collect()
+
+    assert ended() is None
 
 
 async def test_a_transport_that_fails_does_not_hold_up_the_others(connect, until):
@@ -520,24 +534,44 @@ async def test_a_client_that_has_vanished_is_dropped(connect, until, monkeypatch
     await until(lambda: protocol.transport.abort.called)
 
 
-async def test_the_garbage_of_many_that_have_ended_is_collected(connect, monkeypatch):
-    """Consumers may have made cycles, 25 KB of each, and full collections of their own accord are rare."""
-    collect = mock.Mock()
-    monkeypatch.setattr(protocols.gc, "collect", collect)
-    monkeypatch.setattr(protocols, "MAX_ENDED", 2)
+@pytest.fixture
+def collector(monkeypatch):
+    """A mock of the garbage collector; no socket has opened or ended."""
+    collector = mock.Mock()
+    for name in ("collect", "freeze", "unfreeze"):
+        monkeypatch.setattr(protocols.gc, name, getattr(collector, name))
+    monkeypatch.setattr(protocols.WebSocketProtocol, "opened", 0)
     monkeypatch.setattr(protocols.WebSocketProtocol, "ended", 0)
-    first, *others = [await connect(echo) for _ in range(7)]
-    for protocol in others:
-        protocol.connections = first.connections
-        first.connections.add(protocol)
-    collected = []
+    return collector
 
-    for protocol in others:
+
+async def test_what_many_sockets_hold_is_left_alone_by_the_garbage_collector(connect, collector, monkeypatch):
+    """It took half a second for that, again and again. What is garbage already is not left alone."""
+    monkeypatch.setattr(protocols, "FREEZE_EVERY", 2)
+    state, called = ServerState(), []
+    for _ in range(6):
+        await connect(echo, state=state)
+        called.append(collector.freeze.call_count)
+
+    # Two may be open before.
+    assert called == [0, 0, 0, 1, 1, 2]
+    assert collector.mock_calls == [mock.call.collect(), mock.call.freeze()] * 2
+
+
+async def test_the_garbage_of_many_that_have_ended_is_collected(connect, collector, monkeypatch):
+    """Consumers may have made cycles, 25 KB of each, which were left alone while they were none."""
+    monkeypatch.setattr(protocols, "MAX_ENDED", 2)
+    state = ServerState()
+    members = [await connect(echo, state=state) for _ in range(7)]
+    called = []
+
+    for protocol in members[1:]:
         protocol.connection_lost(None)
-        collected.append(collect.call_count)
+        called.append(collector.collect.call_count)
 
     # 6, 5, 4, 3, 2 and 1 are open.
-    assert collected == [0, 0, 0, 0, 1, 1]
+    assert called == [0, 0, 0, 0, 1, 1]
+    assert collector.mock_calls == [mock.call.unfreeze(), mock.call.collect(), mock.call.freeze()]
 
 
 async def test_what_is_left_of_a_client_that_has_gone_is_not_taken(connect):

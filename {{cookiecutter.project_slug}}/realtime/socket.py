@@ -42,8 +42,7 @@ class Sockets:
 
     @markcoroutinefunction
     def __call__(self, scope, receive, send):
-        scope = dict(scope)
-        return Socket(scope, receive, send).run(self.application, scope)
+        return Socket(scope := dict(scope), receive, send).run(self.application, scope)
 
 
 class Socket:

@@ -22,8 +22,6 @@ from .outage import Unavailable
 
 # Claims that are read in one query.
 BATCH = 500
-# Of users without a session.
-MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 # Wider than Django's own keys, without characters that break a query, such as NUL.
 SESSION_KEY_FORMAT = re.compile(r"[A-Za-z0-9_.:-]{8,128}")
 
@@ -71,7 +69,7 @@ def get_users(claims):
     """
     Return a list with the user of each of `claims`, or None where nobody is logged in.
 
-    claims: SessionStores, which are read; (primary key, path of a backend, session hash); None. As
+    claims: SessionStores, which are read; (primary key, backend, session hash); None. As
     django.contrib.auth.get_user(), but a session never gets a new key, which no WebSocket could tell the browser. Of
     Django's own engines and backend, db, cached_db and cache make two queries in all.
     """
@@ -80,9 +78,9 @@ def get_users(claims):
     claims = [claim_of(claim) if isinstance(claim, base.SessionBase) else claim for claim in claims]
     ids = {user_id for user_id, backend, _ in filter(None, claims) if takes_users_by_id(backend)}
     users = get_user_model()._default_manager.in_bulk(ids) if ids else {}
-    # The tabs of a browser are one claim, and each of their sockets has a user of its own.
-    found = {claim: get_user(users.get, *claim) for claim in {*claims} - {None}}
-    return [copy(found.get(claim)) for claim in claims]
+    # The second of two sockets of a user has a copy.
+    unused = dict(users)
+    return [claim and get_user(lambda pk: unused.pop(pk, None) or copy(users.get(pk)), *claim) for claim in claims]
 
 
 def session_store(key=None):
@@ -114,22 +112,22 @@ def read_sessions(sessions):
 
 
 def claim_of(session):
-    """Return the primary key, the path of the backend and the hash that login() has put into `session`, or None."""
+    """Return the primary key, the backend and the hash that login() has put into `session`, or None."""
     try:
         user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
         backend, session_hash = session[BACKEND_SESSION_KEY], session[HASH_SESSION_KEY]
     except (KeyError, ValidationError):
         return None
-    return (user_id, backend, session_hash) if backend in settings.AUTHENTICATION_BACKENDS else None
+    return (user_id, load_backend(backend), session_hash) if backend in settings.AUTHENTICATION_BACKENDS else None
 
 
 def takes_users_by_id(backend):
-    return type(load_backend(backend)).get_user is ModelBackend.get_user
+    return type(backend).get_user is ModelBackend.get_user
 
 
 def get_user(read, user_id, backend, session_hash):
     """Return the user, or None if it may not log in. read: returns that of a primary key, if it is read already."""
-    by_id, backend = takes_users_by_id(backend), load_backend(backend)
+    by_id = takes_users_by_id(backend)
     user = read(user_id) if by_id else backend.get_user(user_id)
     if user is None or (by_id and not backend.user_can_authenticate(user)):
         return None

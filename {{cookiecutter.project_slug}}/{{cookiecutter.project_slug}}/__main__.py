@@ -15,8 +15,6 @@ logger = logging.getLogger("{{ cookiecutter.project_slug }}.server")
 
 # Open files where the system has no limit.
 MAX_FILES = 2**16
-# Collections of what is not new after which the garbage collector goes through all there is.
-FULL_COLLECTIONS = 1000
 # Connections that are accepted in one turn of the event loop.
 ACCEPTS = 1 if sys.platform == "win32" else 16
 
@@ -91,11 +89,8 @@ def load():
     from .asgi import application
 
     # All that is loaded stays, and each thousand sockets would make the garbage collector go through it again: a fifth
-    # of a handshake.
+    # of a handshake. protocols.py goes on with it.
     gc.freeze()
-    # So does what sockets hold, which takes it half a second with 5,000 of them, several times in a crowd, and nothing else
-    # runs meanwhile. What a socket leaves is freed without it, or by protocols.py, when many have ended.
-    gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
     return application
 
 
