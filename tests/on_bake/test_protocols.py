@@ -390,6 +390,32 @@ async def test_a_request_that_does_not_go_on_is_dropped(serve, until, monkeypatc
     await until(lambda: transport.close.called)
 
 
+@pytest.mark.parametrize("headers", [{}, HANDSHAKE])
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(serve, until, headers):
+    """5 KB of each handshake, 7 of each connection of a page."""
+
+    async def application(scope, receive, send):
+        if scope["type"] == "websocket":
+            await echo(scope, receive, send)
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+    transport = serve(application)
+    http = transport.protocol
+    gc.disable()
+    try:
+        http.data_received(request("GET /ws/socket-server/ HTTP/1.1", headers))
+        await until(transport.sent)
+        if not headers:
+            http.connection_lost(None)
+        transport.protocol, http = None, weakref.ref(http)
+        transport.reset_mock()
+        await until(lambda: http() is None)
+    finally:
+        gc.enable()
+
+
 async def test_nothing_is_kept_of_a_connection_that_is_reset(serve):
     """Of those of a flood, each would hold its last packet for a minute."""
     server = serve(never).protocol

@@ -245,6 +245,8 @@ class HttpProtocol(HttpToolsProtocol):
         # in the same packet: the client would wait for ever.
         if early := self.packet[sys.exception().args[0] :]:
             protocol.data_received(early)
+        # The two have each other, and would wait for the garbage collector. uvicorn's connection_lost() is not called here.
+        self.parser = None
 
 
 def freeze():
