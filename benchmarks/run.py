@@ -45,7 +45,7 @@ def measure(options):
     python = subjects.python_for(project)
     chosen, notes = subjects.make_subjects(project, python, options.subject or subjects.NAMES)
     if options.before:
-        chosen.insert(1, subjects.make_before(options.before, python))
+        chosen.append(subjects.make_before(options.before, python))
     results = {"environment": machine.environment(python), "plan": vars(plan), "notes": notes, "figures": {}}
     results["figures"]["bake"] = {"project": [{"value": seconds} for _, seconds in bakes]}
     if not machine.redis_server():

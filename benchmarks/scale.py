@@ -28,7 +28,7 @@ class Site:
     spread: float = number(1, ASSUMED, "1: a room is on any process; 0: on one, by the load balancer")
     busy: float = number(0.5, ASSUMED, "share of its core that a process may use: the rest is for peaks and a return")
     base: float = number(57, COST, "MB of a process without sockets")
-    memory: float = number(33, COST, "KB of a socket, in `chat`; 25 in `minimal`")
+    memory: float = number(25, COST, "KB of a socket, in `chat`; 19 in `minimal`")
     greeting: float = number(1.9, COST, "ms of a handshake, logged in, in `chat`")
     idle: float = number(7, COST, "µs a second of a socket that says nothing: pings of the page and of uvicorn")
     delivery: float = number(16, COST, "µs of a frame to one socket")
