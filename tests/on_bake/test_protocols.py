@@ -94,6 +94,21 @@ async def echo(scope, receive, send, begin=None):
             await send({"type": "websocket.send", "text": message["text"]})
 
 
+def hello_after(begin, outcomes):
+    """Return an application that sends HELLO once `begin`, an Event, is set. outcomes: gets "sent", or the OSError."""
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await begin.wait()
+        try:
+            await send(HELLO)
+            outcomes.append("sent")
+        except OSError as error:
+            outcomes.append(error)
+
+    return application
+
+
 async def never(scope, receive, send):
     await asyncio.Event().wait()
 
@@ -183,21 +198,13 @@ async def test_who_has_asked_for_compression_is_sent_it(connect, until):
 
 async def test_nothing_can_be_sent_to_a_client_that_is_gone(connect, until):
     """An application learns it by OSError, says ASGI."""
-    gone, errors = asyncio.Event(), []
-
-    async def application(scope, receive, send):
-        await send(ACCEPT)
-        await gone.wait()
-        try:
-            await send(HELLO)
-        except OSError as error:
-            errors.append(error)
-
-    protocol = await connect(application)
+    gone, outcomes = asyncio.Event(), []
+    protocol = await connect(hello_after(gone, outcomes))
     protocol.connection_lost(None)
     gone.set()
 
-    await until(lambda: errors)
+    await until(lambda: outcomes)
+    assert isinstance(outcomes[0], OSError)
     assert len(protocol.parts()) == 1
 
 
@@ -220,22 +227,16 @@ async def test_nor_after_a_close(connect, until):
 
 async def test_who_sends_to_a_slow_client_waits(connect, until):
     """Its memory would have no bound."""
-    begin, sent = asyncio.Event(), []
-
-    async def application(scope, receive, send):
-        await send(ACCEPT)
-        await begin.wait()
-        await send(HELLO)
-        sent.append(True)
-
-    protocol = await connect(application)
+    begin, outcomes = asyncio.Event(), []
+    protocol = await connect(hello_after(begin, outcomes))
     protocol.pause_writing()
     begin.set()
     await asyncio.sleep(0.01)
-    assert not sent
+    assert not outcomes
 
     protocol.resume_writing()
-    await until(lambda: sent)
+    await until(lambda: outcomes)
+    assert outcomes == ["sent"]
     assert protocol.parts()[1:] == [b"\x81\x05Hello"]
 
 
