@@ -253,7 +253,7 @@ def freeze():
     """
     Let the garbage collector leave alone what there is now, less what is garbage.
 
-    With 4,000 logged-in sockets it takes half a second for what they hold, several times while they come and every some
+    To go through what 4,000 logged-in sockets hold takes it half a second, several times while they come and every ten
     seconds afterwards, and nothing else runs meanwhile. What nobody refers to any more is freed without it.
     """
     gc.collect()
@@ -265,8 +265,8 @@ def frame_of(data):
     """
     Return the frame that carries `data`, a str or bytes (RFC 6455, section 5.2).
 
-    The members of a group are sent the same one after the other. That of websockets, made anew for each, is a third of a
-    delivery.
+    The members of a group are sent the same frame one after the other, so the last one is kept. To make one by websockets
+    takes a third of a delivery.
     """
     opcode, payload = (Opcode.BINARY, data) if isinstance(data, bytes) else (Opcode.TEXT, data.encode())
     size = len(payload)
@@ -388,7 +388,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 timer.cancel()
         WebSocketProtocol.ended += 1
         if self.ended > len(self.connections) + MAX_ENDED:
-            # Among what was frozen may be garbage now: consumers that had what had them in turn.
+            # What was frozen may be garbage now: a consumer, and an object of it that refers to the consumer.
             WebSocketProtocol.ended = 0
             gc.unfreeze()
             freeze()
