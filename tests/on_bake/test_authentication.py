@@ -285,6 +285,24 @@ def test_another_backend_is_asked(ann, settings):
     assert get_users([session_store(key_of(log_in(ann)))]) == [ann]
 
 
+def test_another_backend_is_asked_for_each_socket(ann, settings):
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.OtherBackend"]
+    key = key_of(log_in(ann))
+
+    found = get_users([session_store(key), session_store(key)])
+
+    assert found == [ann, ann]
+    assert found[0] is not found[1]
+
+
+def test_a_hash_that_is_no_text_logs_nobody_in(ann):
+    session = log_in(ann).session
+    session[HASH_SESSION_KEY] = ["of", "another", "program"]
+    session.save()
+
+    assert get_users([session_store(session.session_key)]) == [None]
+
+
 def test_a_backend_that_is_gone_logs_nobody_in(ann, settings):
     key = key_of(log_in(ann))
     settings.AUTHENTICATION_BACKENDS = [f"{__name__}.OtherBackend"]

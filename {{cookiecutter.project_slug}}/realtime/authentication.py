@@ -13,7 +13,6 @@ from collections import defaultdict
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_delete, post_save
@@ -28,7 +27,7 @@ from .fanout import get_fanout
 from .outage import Unavailable
 from .process import process
 from .socket import NO_SOCKETS
-from .users import BATCH, UserBatcher, authenticate_cookie, authenticate_token, session_store
+from .users import BATCH, MODEL_BACKEND, UserBatcher, authenticate_cookie, authenticate_token, session_store
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class Login:
         """The claim for get_users() that finds the user again."""
         if self.key is not None:
             return session_store(self.key)
-        return self._hash and (self.user.pk, ModelBackend(), self._hash)
+        return self._hash and (self.user.pk, MODEL_BACKEND, self._hash)
 
     def holds(self, user):
         """Tell whether the login still holds, when get_users() has found `user` for its claim, or failed with it."""

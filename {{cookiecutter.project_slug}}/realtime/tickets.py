@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, TimestampSigner
@@ -15,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from .process import process
-from .users import UserBatcher
+from .users import MODEL_BACKEND, UserBatcher
 
 TICKET_SECONDS = 60
 
@@ -37,7 +36,7 @@ async def user_of_ticket(token: str, scope: dict):
         pk = get_user_model()._meta.pk.to_python(pk)
     except (BadSignature, ValueError, ValidationError):
         return None
-    return await process()[UserBatcher].add((pk, ModelBackend(), session_hash))
+    return await process()[UserBatcher].add((pk, MODEL_BACKEND, session_hash))
 
 
 def signer():

@@ -22,6 +22,8 @@ from .outage import Unavailable
 
 # Claims that are read in one query.
 BATCH = 500
+# Of the users of tickets and tokens.
+MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 # Wider than Django's own keys, without characters that break a query, such as NUL.
 SESSION_KEY_FORMAT = re.compile(r"[A-Za-z0-9_.:-]{8,128}")
 
@@ -69,18 +71,20 @@ def get_users(claims):
     """
     Return a list with the user of each of `claims`, or None where nobody is logged in.
 
-    claims: SessionStores, which are read; (primary key, backend, session hash); None. As
+    claims: SessionStores, which are read; (primary key, path of the backend, session hash); None. As
     django.contrib.auth.get_user(), but a session never gets a new key, which no WebSocket could tell the browser. Of
     Django's own engines and backend, db, cached_db and cache make two queries in all.
     """
     sessions = [claim for claim in claims if isinstance(claim, base.SessionBase)]
     read_sessions([session for session in sessions if session.session_key])
     claims = [claim_of(claim) if isinstance(claim, base.SessionBase) else claim for claim in claims]
-    ids = {user_id for user_id, backend, _ in filter(None, claims) if takes_users_by_id(backend)}
-    users = get_user_model()._default_manager.in_bulk(ids) if ids else {}
-    # The second of two sockets of a user has a copy.
-    unused = dict(users)
-    return [claim and get_user(lambda pk: unused.pop(pk, None) or copy(users.get(pk)), *claim) for claim in claims]
+    backends = {claim: load_backend(claim[1]) for claim in {*claims} - {None}}
+    by_id = {claim: each for claim, each in backends.items() if type(each).get_user is ModelBackend.get_user}
+    rows = get_user_model()._default_manager.in_bulk({claim[0] for claim in by_id}) if by_id else {}
+    found = [(claim, rows[claim[0]], backend) for claim, backend in by_id.items() if claim[0] in rows]
+    users = {claim: with_hash(user, claim[2]) for claim, user, backend in found if backend.user_can_authenticate(user)}
+    # Each socket has a user of its own, which its consumer may change.
+    return [copy(users.get(claim)) if claim in by_id else claim and get_user(*claim) for claim in claims]
 
 
 def session_store(key=None):
@@ -115,21 +119,20 @@ def claim_of(session):
     """Return the primary key, the backend and the hash that login() has put into `session`, or None."""
     try:
         user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
-        backend, session_hash = session[BACKEND_SESSION_KEY], session[HASH_SESSION_KEY]
+        backend, session_hash = session[BACKEND_SESSION_KEY], str(session[HASH_SESSION_KEY])
     except (KeyError, ValidationError):
         return None
-    return (user_id, load_backend(backend), session_hash) if backend in settings.AUTHENTICATION_BACKENDS else None
+    return (user_id, backend, session_hash) if backend in settings.AUTHENTICATION_BACKENDS else None
 
 
-def takes_users_by_id(backend):
-    return type(backend).get_user is ModelBackend.get_user
+def get_user(user_id, backend, session_hash):
+    """Return the user that a backend of the owner's finds, or None if it may not log in."""
+    return with_hash(load_backend(backend).get_user(user_id), session_hash)
 
 
-def get_user(read, user_id, backend, session_hash):
-    """Return the user, or None if it may not log in. read: returns that of a primary key, if it is read already."""
-    by_id = takes_users_by_id(backend)
-    user = read(user_id) if by_id else backend.get_user(user_id)
-    if user is None or (by_id and not backend.user_can_authenticate(user)):
+def with_hash(user, session_hash):
+    """Return `user`, or None if there is none, or if its password has changed since the login with this hash."""
+    if user is None:
         return None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     return user if any(constant_time_compare(session_hash, valid) for valid in hashes) else None
