@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import importlib
+import random
 import socket
 import weakref
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -13,7 +15,7 @@ from django.utils.safestring import SafeString
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 
 protocols = importlib.import_module(f"{settings.SETTINGS_MODULE.partition('.')[0]}.protocols")
@@ -83,6 +85,105 @@ def writes(connect):
 def masked(text):
     """Return a frame of a client, whose mask changes nothing."""
     return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+
+
+def stream_of(numbers):
+    """Return frames of a client, a list of bytes, by random `numbers`; the last ones may break the protocol, or close."""
+
+    def frame(opcode, data, fin=True, **options):
+        return Frame(opcode, data, fin=fin, **options).serialize(mask=True)
+
+    frames, sizes = [], [0, 1, 5, 6, 60, 124, 125, 126, 127, 300]
+    for _ in range(numbers.randrange(12)):
+        text = "".join(numbers.choices("aé😀", k=numbers.choice(sizes))).encode()
+        text = text[: len(text[: numbers.choice(sizes)].decode(errors="ignore").encode())]
+        match numbers.randrange(6):
+            case 0:
+                frames.append(frame(Opcode.BINARY, text))
+            case 1:
+                frames.append(frame(Opcode.PING, text[:125]))
+            case 2:
+                kind, parts = numbers.choice([Opcode.TEXT, Opcode.BINARY]), [text[:1], text[1:3], text[3:]]
+                kinds = [kind, Opcode.CONT, Opcode.CONT]
+                for index, part in enumerate(parts):
+                    frames.append(frame(kinds[index], part, fin=index == 2))
+                    frames += [frame(Opcode.PING, b"between")] * numbers.randrange(2)
+            case _:
+                frames.append(frame(Opcode.TEXT, text))
+    first, *rest = frame(Opcode.TEXT, b"last")
+    last = [
+        [frame(Opcode.CLOSE, b"\x03\xe8")],
+        [frame(Opcode.TEXT, b"a\xff")],
+        [frame(Opcode.CONT, b"of nothing")],
+        [frame(Opcode.TEXT, b"begun", fin=False), frame(Opcode.TEXT, b"anew")],
+        [bytes([first | 0x40, *rest])],
+        [bytes([first | 0x03, *rest])],
+        [bytes([first, 4]) + b"bare, and more"],
+        [bytes([first, 0xFE, 0, 4, *rest[1:]])],
+        [],
+    ]
+    return [*frames, *numbers.choice(last)]
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_packets_do_not_matter(connect, seed):
+    """What comes byte by byte, websockets parses all of it."""
+    numbers = random.Random(seed)
+    frames, outcomes = stream_of(numbers), []
+    whole = b"".join(frames[:-2])
+    cuts = sorted(numbers.choices(range(len(whole) + 1), k=numbers.randrange(6)))
+    packets = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])] + frames[-2:]
+    packets.append(masked(b"after"))
+
+    for parts in (packets, [bytes([byte]) for byte in b"".join(packets)]):
+        end = asyncio.Event()
+
+        async def application(scope, receive, send, end=end):
+            await echo(scope, receive, send, begin=end)
+
+        protocol = await connect(application, deflate=seed % 2)
+        for part in filter(None, parts):
+            protocol.data_received(part)
+        await asyncio.sleep(0)
+        items = [item for item in protocol.queue.items if item["type"] != "websocket.disconnect"]
+        outcomes.append((items, b"".join(protocol.parts()[1:])))
+        protocol.queue.items = [{"type": "websocket.disconnect"}]
+        end.set()
+
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_short_texts_are_parsed_here(connect, until):
+    protocol = await connect(echo)
+    protocol.conn.receive_data = mock.Mock()
+
+    protocol.data_received(masked(b"one") + masked(b"") + masked(b"t" * 125))
+
+    await until(lambda: len(protocol.parts()) > 1)
+    assert protocol.parts()[1] == b"\x81\x03one\x81\x00\x81\x7d" + b"t" * 125
+    assert not protocol.conn.receive_data.called
+
+
+async def test_what_a_frame_carries_is_no_frame(connect):
+    protocol, inner = await connect(echo), masked(b"inner")
+    protocol.send_receive_event_to_app = mock.Mock()
+
+    # A binary one, whose header is a packet of its own.
+    protocol.data_received(bytes([0x82, 0x80 | len(inner), 0, 0, 0, 0]))
+    protocol.data_received(inner)
+
+    assert protocol.send_receive_event_to_app.call_count == 1
+    assert protocol.frames == [inner]
+
+
+async def test_none_is_longer_than_the_server_takes(connect, until):
+    protocol = await connect(echo)
+    protocol.config.ws_max_size = protocol.conn.max_message_size = 3
+
+    protocol.data_received(masked(b"four"))
+
+    await until(lambda: len(protocol.parts()) > 1)
+    assert CloseCode.MESSAGE_TOO_BIG.to_bytes(2) in protocol.parts()[1]
 
 
 async def echo(scope, receive, send, begin=None):
