@@ -652,6 +652,26 @@ async def test_nothing_is_read_from_a_transport_that_closes(connect):
     assert not protocol.transport.resume_reading.called
 
 
+async def test_many_that_end_at_once_do_so_in_turns(connect, monkeypatch):
+    monkeypatch.setattr(protocols.WebSocketProtocol, "ends", asyncio.Semaphore(5))
+    ended, before = [], 0
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        ended.append(scope)
+
+    for protocol in [await connect(application) for _ in range(50)]:
+        protocol.connection_lost(None)
+
+    for _ in range(50):
+        await asyncio.sleep(0)
+        assert len(ended) - before <= 5
+        before = len(ended)
+    assert before == 50
+
+
 async def test_a_client_that_has_vanished_is_dropped(connect, until, monkeypatch):
     """uvicorn closes the transport, which waits for as long as something is left that nobody will take."""
     monkeypatch.setattr(protocols, "LINGER", 0.01)

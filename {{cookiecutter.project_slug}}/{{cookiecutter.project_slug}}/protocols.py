@@ -66,6 +66,8 @@ TURN = 2**12
 # Sockets that are closed in a second when the server is stopped, and seconds that this takes at most: it has 10.
 CLOSED_PER_SECOND = 4000
 MAX_SPREAD = 5
+# Sockets that end in a turn of the event loop. Thousands do at once when a proxy restarts, and others would wait for all.
+ENDS = 20
 # Bytes of the longest frame whose size is in the second byte of its header.
 MAX_SHORT = 125
 # Bytes for one socket that are written at once, and not at the end of a turn of the event loop.
@@ -371,6 +373,7 @@ class Writer:
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     # In this process: all that have opened, and those that have ended since the garbage collector went through all.
     opened = ended = 0
+    ends = asyncio.Semaphore(ENDS)
 
     def connection_made(self, transport):
         self.queue = Queue()
@@ -503,6 +506,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def receive(self):
         # As uvicorn's, which would read more although there is something left.
         message = await self.queue.get()
+        if message["type"] == "websocket.disconnect":
+            async with self.ends:
+                await asyncio.sleep(0)
         if self.read_paused and self.queue.empty():
             self.read_paused = False
             self.resume_reading()
