@@ -672,6 +672,28 @@ async def test_many_that_end_at_once_do_so_in_turns(connect, monkeypatch):
     assert before == 50
 
 
+async def test_an_end_is_heard_by_the_next_if_its_receiver_is_cancelled(connect, until, monkeypatch):
+    ends = asyncio.Semaphore(0)
+    monkeypatch.setattr(protocols.WebSocketProtocol, "ends", ends)
+    received = []
+
+    async def application(scope, receive, send):
+        await send(ACCEPT)
+        await receive()
+        first = asyncio.create_task(receive())
+        await asyncio.wait([first], timeout=0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        ends.release()
+        received.append(await receive())
+
+    protocol = await connect(application)
+    protocol.connection_lost(None)
+
+    await until(lambda: received)
+    assert received[0]["type"] == "websocket.disconnect"
+
+
 async def test_a_client_that_has_vanished_is_dropped(connect, until, monkeypatch):
     """uvicorn closes the transport, which waits for as long as something is left that nobody will take."""
     monkeypatch.setattr(protocols, "LINGER", 0.01)

@@ -507,8 +507,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # As uvicorn's, which would read more although there is something left.
         message = await self.queue.get()
         if message["type"] == "websocket.disconnect":
+            # It stays there for the next one if this one is cancelled meanwhile.
+            self.queue.items.insert(0, message)
             async with self.ends:
                 await asyncio.sleep(0)
+            message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
             self.resume_reading()
