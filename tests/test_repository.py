@@ -423,6 +423,9 @@ def test_figures_of_the_comparison_are_those_of_the_benchmark():
     assert len(rows) == 7
     for name, *figures in rows:
         assert measured[name][:2] == figures, f"docs/compare.md: {name}"
-    assert f"Node's `ws` echoes {measured['echo, frames/s'][3]} frames a second" in section
+    _, ours, _, node, *_ = measured["message to a room of one, messages/s"]
+    assert f"Node's `ws` sends {node} messages a second to a room of one where a bake sends {ours}" in section
+    _, ours, _, node, *_ = measured["handshakes, anonymous, sockets/s"]
+    assert f"greets {node} sockets where it greets {ours}" in " ".join(section.split())
     assert "more than 50 faults" in section
     assert len(re.findall(r"(?m)^### ", read("docs/pitfalls.md"))) > 50

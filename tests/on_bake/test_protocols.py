@@ -88,7 +88,7 @@ def masked(text):
 
 
 def stream_of(numbers):
-    """Return frames of a client, a list of bytes, by random `numbers`; the last ones may break the protocol, or close."""
+    """Return frames of a client, a list of bytes, by random `numbers`; the last may break the protocol, or close."""
 
     def frame(opcode, data, fin=True, **options):
         return Frame(opcode, data, fin=fin, **options).serialize(mask=True)
