@@ -344,7 +344,7 @@ async def test_who_sends_to_a_slow_client_waits(connect, until):
 def test_a_loop_that_has_ended_is_forgotten():
     """And with it all that realtime keeps there."""
     loop = asyncio.new_event_loop()
-    protocols.flusher_of(loop)
+    protocols.of_loop(loop, protocols.Flusher)
     loop.close()
     ended = weakref.ref(loop)
     del loop
@@ -652,39 +652,58 @@ async def test_nothing_is_read_from_a_transport_that_closes(connect):
     assert not protocol.transport.resume_reading.called
 
 
-async def test_many_that_end_at_once_do_so_in_turns(connect, monkeypatch):
-    monkeypatch.setattr(protocols.WebSocketProtocol, "ends", asyncio.Semaphore(5))
-    ended, before = [], 0
+@pytest.fixture
+def recorded(connect, monkeypatch):
+    """Return a coroutine function that returns a protocol. Its application appends "begin" and "end" to its `all`."""
+    monkeypatch.setattr(protocols, "ENDS", 5)
 
     async def application(scope, receive, send):
+        recorded.all.append("begin")
         await send(ACCEPT)
         while (await receive())["type"] != "websocket.disconnect":
             pass
-        ended.append(scope)
+        recorded.all.append("end")
 
-    for protocol in [await connect(application) for _ in range(50)]:
+    async def recorded():
+        return await connect(application)
+
+    recorded.all = []
+    return recorded
+
+
+async def test_many_that_end_at_once_do_so_in_turns(recorded):
+    for protocol in [await recorded() for _ in range(50)]:
         protocol.connection_lost(None)
 
-    for _ in range(50):
+    before = 0
+    for _ in range(20):
         await asyncio.sleep(0)
-        assert len(ended) - before <= 5
-        before = len(ended)
+        assert recorded.all.count("end") - before <= 5
+        before = recorded.all.count("end")
     assert before == 50
 
 
-async def test_an_end_is_heard_by_the_next_if_its_receiver_is_cancelled(connect, until, monkeypatch):
-    ends = asyncio.Semaphore(0)
-    monkeypatch.setattr(protocols.WebSocketProtocol, "ends", ends)
+async def test_who_comes_meanwhile_waits_for_all_who_have_ended(recorded):
+    for protocol in [await recorded() for _ in range(50)]:
+        protocol.connection_lost(None)
+    await asyncio.sleep(0)
+
+    await recorded()
+
+    assert recorded.all[50:] == ["end"] * 50 + ["begin"]
+
+
+async def test_an_end_is_heard_by_the_next_if_its_receiver_is_cancelled(connect, until):
     received = []
 
     async def application(scope, receive, send):
         await send(ACCEPT)
         await receive()
         first = asyncio.create_task(receive())
-        await asyncio.wait([first], timeout=0.01)
+        while not protocols.of_loop(asyncio.get_running_loop(), protocols.Ends).waiting:
+            await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
-        ends.release()
         received.append(await receive())
 
     protocol = await connect(application)

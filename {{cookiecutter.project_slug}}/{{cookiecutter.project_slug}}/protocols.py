@@ -330,11 +330,32 @@ class Flusher:
                 self.loop.call_soon(self.flush)
 
 
-def flusher_of(loop):
-    """Return the Flusher of `loop`, which is kept there, and goes with it."""
-    if not hasattr(loop, "_flusher"):
-        loop._flusher = Flusher(loop)
-    return loop._flusher
+class Ends:
+    """Lets ENDS tasks of an event loop go on in each of its turns, in order."""
+
+    def __init__(self, loop):
+        self.loop, self.waiting = loop, deque()
+
+    async def wait(self):
+        if not self.waiting:
+            self.loop.call_soon(self.go_on)
+        self.waiting.append(turn := self.loop.create_future())
+        await turn
+
+    def go_on(self):
+        for _ in range(min(ENDS, len(self.waiting))):
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        if self.waiting:
+            self.loop.call_soon(self.go_on)
+
+
+def of_loop(loop, kind):
+    """Return the Flusher or the Ends of `loop`, which is kept there, and goes with it."""
+    if not hasattr(loop, name := f"_{kind.__name__.lower()}"):
+        setattr(loop, name, kind(loop))
+    return getattr(loop, name)
 
 
 class Writer:
@@ -373,10 +394,9 @@ class Writer:
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     # In this process: all that have opened, and those that have ended since the garbage collector went through all.
     opened = ended = 0
-    ends = asyncio.Semaphore(ENDS)
 
     def connection_made(self, transport):
-        self.queue = Queue()
+        self.queue, self.ends = Queue(), of_loop(self.loop, Ends)
         self.logger = self.conn.logger = logger
         self.control_frames = 0
         self.abort_timer = self.turn = None
@@ -384,7 +404,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # uvicorn reads all that the kernel holds in one go: from a client that floods, megabytes, which block the
         # others.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
-        super().connection_made(Writer(transport, flusher_of(self.loop)))
+        super().connection_made(Writer(transport, of_loop(self.loop, Flusher)))
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
@@ -503,14 +523,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.transport.pause_reading()
 
+    async def run_asgi(self):
+        # Those who have ended give back their places first, to those who come back for one.
+        if self.ends.waiting:
+            await self.ends.wait()
+        await super().run_asgi()
+
     async def receive(self):
         # As uvicorn's, which would read more although there is something left.
         message = await self.queue.get()
         if message["type"] == "websocket.disconnect":
             # It stays there for the next one if this one is cancelled meanwhile.
             self.queue.items.insert(0, message)
-            async with self.ends:
-                await asyncio.sleep(0)
+            await self.ends.wait()
             message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
