@@ -87,7 +87,10 @@ class Socket(WebsocketCommunicator):
                 raise AssertionError(
                     "no greeting came; a socket that has none is opened with greeting=False"
                 ) from None
-            assert message["type"] == "websocket.send", f"closed with {message.get('code')} before a greeting"
+            code = message.get("code")
+            assert message["type"] == "websocket.send", (
+                f"closed with {code} before a greeting; greeting=False asks for none"
+            )
             frame = frame_of(message)
             if not (isinstance(frame, dict) and frame.get("type") == "wait"):
                 return frame
