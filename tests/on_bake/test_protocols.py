@@ -90,8 +90,8 @@ def masked(text):
 def stream_of(numbers):
     """Return frames of a client, a list of bytes, by random `numbers`; the last may break the protocol, or close."""
 
-    def frame(opcode, data, fin=True, **options):
-        return Frame(opcode, data, fin=fin, **options).serialize(mask=True)
+    def frame(opcode, data, fin=True):
+        return Frame(opcode, data, fin=fin).serialize(mask=True)
 
     frames, sizes = [], [0, 1, 5, 6, 60, 124, 125, 126, 127, 300]
     for _ in range(numbers.randrange(12)):

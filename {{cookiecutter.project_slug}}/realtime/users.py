@@ -71,7 +71,7 @@ def get_users(claims):
     """
     Return a list with the user of each of `claims`, or None where nobody is logged in.
 
-    claims: SessionStores, which are read; (primary key, path of the backend, session hash); None. As
+    claims: SessionStores, which are read; (primary key, path of a backend, session hash); None. As
     django.contrib.auth.get_user(), but a session never gets a new key, which no WebSocket could tell the browser. Of
     Django's own engines and backend, db, cached_db and cache make two queries in all.
     """
@@ -80,7 +80,7 @@ def get_users(claims):
     claims = [claim_of(claim) if isinstance(claim, base.SessionBase) else claim for claim in claims]
     backends = {claim: load_backend(claim[1]) for claim in {*claims} - {None}}
     by_id = {claim: each for claim, each in backends.items() if type(each).get_user is ModelBackend.get_user}
-    rows = get_user_model()._default_manager.in_bulk({claim[0] for claim in by_id}) if by_id else {}
+    rows = get_user_model()._default_manager.in_bulk({claim[0] for claim in by_id})
     found = [(claim, rows[claim[0]], backend) for claim, backend in by_id.items() if claim[0] in rows]
     users = {claim: with_hash(user, claim[2]) for claim, user, backend in found if backend.user_can_authenticate(user)}
     # Each socket has a user of its own, which its consumer may change.
@@ -116,7 +116,7 @@ def read_sessions(sessions):
 
 
 def claim_of(session):
-    """Return the primary key, the backend and the hash that login() has put into `session`, or None."""
+    """Return the primary key, the path of the backend and the hash that login() has put into `session`, or None."""
     try:
         user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
         backend, session_hash = session[BACKEND_SESSION_KEY], str(session[HASH_SESSION_KEY])
