@@ -694,16 +694,17 @@ async def test_who_comes_meanwhile_waits_for_all_who_have_ended(recorded):
 
 
 async def test_an_end_is_heard_by_the_next_if_its_receiver_is_cancelled(connect, until):
-    received = []
+    ends, received = protocols.of_loop(asyncio.get_running_loop(), protocols.Ends), []
+    ends.left = 0
 
     async def application(scope, receive, send):
         await send(ACCEPT)
         await receive()
         first = asyncio.create_task(receive())
-        while not protocols.of_loop(asyncio.get_running_loop(), protocols.Ends).waiting:
-            await asyncio.sleep(0)
+        await until(lambda: ends.waiting)
         first.cancel()
         await asyncio.wait([first])
+        ends.begin_turn()
         received.append(await receive())
 
     protocol = await connect(application)

@@ -334,21 +334,27 @@ class Ends:
     """Lets ENDS tasks of an event loop go on in each of its turns, in order."""
 
     def __init__(self, loop):
-        self.loop, self.waiting = loop, deque()
+        # left: those who may still go on in this turn.
+        self.loop, self.waiting, self.left = loop, deque(), ENDS
 
     async def wait(self):
-        if not self.waiting:
-            self.loop.call_soon(self.go_on)
-        self.waiting.append(turn := self.loop.create_future())
-        await turn
+        if self.left == ENDS:
+            self.loop.call_soon(self.begin_turn)
+        if self.left:
+            self.left -= 1
+        else:
+            self.waiting.append(turn := self.loop.create_future())
+            await turn
 
-    def go_on(self):
-        for _ in range(min(ENDS, len(self.waiting))):
+    def begin_turn(self):
+        self.left = ENDS
+        while self.waiting and self.left:
             turn = self.waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-        if self.waiting:
-            self.loop.call_soon(self.go_on)
+                self.left -= 1
+        if self.left < ENDS:
+            self.loop.call_soon(self.begin_turn)
 
 
 def of_loop(loop, kind):
